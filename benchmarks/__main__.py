@@ -1,0 +1,56 @@
+"""Run every benchmark, or those named: `python -m benchmarks [cli] [tracking]`; results go to benchmarks/results."""
+
+import importlib
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from foundry.lot import libraries
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+
+
+def main(names):
+    known = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+    RESULTS.mkdir(exist_ok=True)
+    for name in names or known:
+        if name not in known:
+            sys.exit(f"there is no benchmark {name!r} (known: {', '.join(known)})")
+        print(f"{name} …", flush=True)
+        result = importlib.import_module(f"benchmarks.bench_{name}").run()
+        result |= {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "libraries": libraries()}
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    table = markdown()
+    (RESULTS / "README.md").write_text(table)
+    print(table)
+
+
+def machine():
+    import torch
+
+    return f"{torch.cpu.get_capabilities()['cpu_name']}, {torch.get_num_threads()} threads, {platform.system()}"
+
+
+def markdown():
+    """Every result in one table; a ratio is ours over the peer's, so that below 1 is better."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Repeat with `make bench`. Medians of alternating runs on a shared, noisy machine: look at the ratios.",
+        "",
+        "| benchmark | what | ours | peer | unit | ours / peer | measured |",
+        "| --- | --- | ---: | ---: | --- | ---: | --- |",
+    ]
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text())
+        for row in result["rows"]:
+            figures = f"{row['ours']:.3g} | {row['peer']:.3g} | {row['unit']} | {row['ours'] / row['peer']:.2f}"
+            lines.append(f"| {result['name']} | {row['what']} | {figures} | {result['date']}, {result['machine']} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

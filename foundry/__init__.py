@@ -1,0 +1,42 @@
+"""foundry: from a base model and a data set to a small, trusted student model.
+
+The names below are loaded on first use, so that importing foundry stays instant.
+
+Example:
+    >>> import foundry
+    >>> manifest = foundry.compose(["model=tiny", "data.size=64", "examine=none"])  # doctest: +SKIP
+    >>> release = foundry.train(manifest)  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["TrainManifest", "compose", "train", "verify"]
+
+if TYPE_CHECKING:
+    from foundry.train import TrainManifest, compose, train
+    from foundry.verify import verify
+
+_HOMES = {
+    "TrainManifest": "foundry.train",
+    "compose": "foundry.train",
+    "train": "foundry.train",
+    "verify": "foundry.verify",
+}
+
+
+class Entry(ModuleType):
+    """A module that is called like the function of its name: importing it hides that function in this package."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call it: `foundry.train(manifest)` is `foundry.train.train(manifest)`."""
+        return getattr(self, self.__name__.rpartition(".")[2])(*args, **options)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'foundry' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

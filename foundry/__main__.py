@@ -1,0 +1,69 @@
+"""The command `foundry`: a verb, then that verb's own arguments."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "train": "run a job: select → prune → train → examine → package → publish (a Hydra app: --help, -m, --cfg job)",
+    "verify": "recompute a run's or a release's lot, and say what differs",
+    "ui": "open the MLflow UI on the store that runs are recorded in",
+    "schema": "print the JSON schema of the manifest, for editors",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Dispatch to a verb and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = words[0] if words else "--help"
+    if verb in {"-h", "--help", "help"}:
+        print(_usage())  # noqa: T201
+        return 0
+    if verb == "--version":
+        from foundry import __version__
+
+        print(f"foundry {__version__}")  # noqa: T201
+        return 0
+    if verb == "train":
+        from foundry.train import main as train
+
+        return train(words[1:])
+    from foundry.app import guarded
+
+    return guarded(lambda: _run(verb, words[1:]))
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  foundry {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    title = "foundry: from a base model and a data set to a small, trusted student model"
+    return f"{title}\n\n{verbs}\n\n  foundry VERB --help says more."
+
+
+def _run(verb: str, words: list[str]) -> None:
+    from foundry.config import listed, nearest
+    from foundry.errors import ConfigError
+
+    parser = argparse.ArgumentParser(prog=f"foundry {verb}", description=VERBS.get(verb))
+    if verb == "verify":
+        parser.add_argument("path", help="a run directory or a release")
+        from foundry.verify import report
+
+        report(parser.parse_args(words).path)
+    elif verb == "ui":
+        parser.add_argument("--port", type=int, default=None, help="a free one by default")
+        from foundry.tracking import serve_ui
+
+        serve_ui(parser.parse_args(words).port)
+    elif verb == "schema":
+        parser.parse_args(words)
+        from foundry.schema import manifest_schema
+
+        print(json.dumps(manifest_schema(), indent=2))  # noqa: T201
+    else:
+        raise ConfigError(f"there is no verb {verb!r}{nearest(verb, VERBS)} (allowed: {listed(VERBS)})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

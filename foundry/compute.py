@@ -1,0 +1,36 @@
+"""Compute: the device, precision, batch and seed of a job."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from foundry.config import Component
+from foundry.hardware import Machine, detect
+
+
+class Compute(Component):
+    """How a job is computed.
+
+    Attributes:
+        device: `auto` takes CUDA, then MPS, then the CPU.
+        precision: `auto` takes bf16 where the device multiplies it faster than fp32.
+        batch_size: Rows a device takes at a time.
+        grad_accum: Batches summed into one step; `batch_size × grad_accum` rows make a step.
+        seed: Seed of everything random in training.
+        threads: CPU threads, None for every core.
+    """
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    batch_size: int = Field(8, ge=1)
+    grad_accum: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0, lt=2**32)
+    threads: int | None = Field(None, ge=1)
+
+    def machine(self) -> Machine:
+        """Look the device up.
+
+        Raises:
+            HardwareError: It is not here.
+        """
+        return detect(self.device, self.precision, self.threads)

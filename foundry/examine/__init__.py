@@ -1,0 +1,61 @@
+"""Examination: what the student can do that its baseline could not, and whether that is enough."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from foundry.config import Component
+from foundry.hardware import Machine
+from foundry.records import Checkpoint, Dataset, Row, Verdict
+
+__all__ = ["Examiner", "Metric", "Score", "Verdict"]
+
+
+class Examiner(Component, ABC):
+    """Judges a checkpoint."""
+
+    examines: ClassVar[bool] = True
+
+    @abstractmethod
+    def examine(self, checkpoint: Checkpoint, dataset: Dataset, machine: Machine) -> Verdict:
+        """Measure the checkpoint and its baseline on the held-out rows.
+
+        Raises:
+            DataError: The held-out rows do not suit a metric.
+        """
+
+    def check(self, dataset: Dataset) -> None:
+        """Look before training whether the held-out rows can be examined at all.
+
+        Raises:
+            DataError: They cannot.
+        """
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value (0 to 1), which answers were right, and numbers that explain it."""
+
+    value: float
+    right: Sequence[bool]
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+class Metric(Component, ABC):
+    """One thing that is measured on answers to held-out questions."""
+
+    max_new_tokens: int
+    batch_size: int
+
+    @abstractmethod
+    def score(self, rows: Sequence[Row], answers: Sequence[str]) -> Score:
+        """Judge the answers to the rows' prompts."""
+
+    @abstractmethod
+    def check(self, rows: Sequence[Row]) -> None:
+        """Look whether the rows have references that this metric can read.
+
+        Raises:
+            DataError: They have not.
+        """

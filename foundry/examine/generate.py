@@ -1,0 +1,54 @@
+"""Greedy answers to many prompts, batched by length."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from foundry import console
+from foundry.hardware import Machine
+from foundry.loading import autocast
+from foundry.records import Row
+
+
+def answers(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    machine: Machine,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    note: str,
+) -> list[str]:
+    """Answer each row's prompt greedily.
+
+    Prompts go through the chat template, are sorted by length so that little is padded, and are padded on
+    the left so that every answer starts at the same column.
+
+    Returns:
+        One text for each row, in their order, special tokens left out.
+    """
+    import torch
+
+    prompts = [
+        tokenizer.apply_chat_template(list(row["prompt"]), add_generation_prompt=True, return_dict=False)
+        for row in rows
+    ]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    found = [""] * len(prompts)
+    model.eval()
+    with torch.inference_mode(), autocast(machine):
+        for batch in console.track(batches, "examine", note):
+            texts = _generate(model, tokenizer, [prompts[i] for i in batch], max_new_tokens)
+            for index, text in zip(batch, texts, strict=True):
+                found[index] = text
+    return found
+
+
+def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[str]:
+    padded = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(model.device)
+    written = model.generate(
+        **padded, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+    )
+    new = written[:, padded["input_ids"].shape[1] :]
+    return [str(text).strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]

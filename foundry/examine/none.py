@@ -1,0 +1,19 @@
+"""No examination."""
+
+from typing import ClassVar
+
+from foundry.examine import Examiner
+from foundry.hardware import Machine
+from foundry.records import Checkpoint, Dataset, Verdict
+
+
+class NoExam(Examiner):
+    """Measures nothing; its verdict does not let anything be published."""
+
+    examines: ClassVar[bool] = False
+
+    def examine(self, checkpoint: Checkpoint, dataset: Dataset, machine: Machine) -> Verdict:  # noqa: ARG002
+        """Return a verdict that says so."""
+        return Verdict(
+            passed=True, measurements=(), eval_sha256=dataset.eval_sha256, lot=checkpoint.lot, examined=False
+        )

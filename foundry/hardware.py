@@ -1,0 +1,147 @@
+"""What this machine has, what a job needs, and the preflight that compares the two before anything loads."""
+
+import platform
+import resource
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from foundry.errors import HardwareError
+
+Device = Literal["cpu", "cuda", "mps"]
+Precision = Literal["bf16", "fp32"]
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device that a job runs on.
+
+    Attributes:
+        device: Where tensors live.
+        precision: What matrix products are computed in; bf16 means autocast over fp32 sums.
+        threads: CPU threads that torch uses.
+        name: The processor's or the GPU's name.
+        memory: Bytes that are free on the device.
+    """
+
+    device: Device
+    precision: Precision
+    threads: int
+    name: str
+    memory: int
+
+    def describe(self) -> dict[str, Any]:
+        """What the lot records of the machine: what can change a result, not what is free just now."""
+        return {key: value for key, value in asdict(self).items() if key != "memory"}
+
+
+def detect(device: str, precision: str, threads: int | None) -> Machine:
+    """Settle `auto` settings and look the machine up.
+
+    Raises:
+        HardwareError: The device asked for is not here.
+    """
+    import torch
+
+    available: list[Device] = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    if device != "auto" and device not in available:
+        raise HardwareError(
+            f"compute.device={device}: not on this machine; here: {', '.join(available)} (compute=auto)"
+        )
+    chosen: Device = available[0] if device == "auto" else device  # type: ignore[assignment]
+    settled: Precision = precision if precision != "auto" else ("bf16" if _fast_bf16(chosen) else "fp32")  # type: ignore[assignment]
+    threads = threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    return Machine(chosen, settled, threads, _device_name(chosen), free_memory(chosen))
+
+
+def _fast_bf16(device: Device) -> bool:
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able: Mapping[str, Any] = torch.cpu.get_capabilities()
+    return device == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def _device_name(device: Device) -> str:
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine())
+
+
+def free_memory(device: Device) -> int:
+    """Bytes free on the device; the container's limit counts where it is lower."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    try:
+        return min(free, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):
+        return free
+
+
+def peak_memory(device: Device) -> int:
+    """The most bytes that this process has held on the device so far."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def preflight(terms: Mapping[str, int], machine: Machine, *, strict: bool, folder: Path, disk: int) -> str | None:
+    """Compare what a job needs with what is free.
+
+    Args:
+        terms: Estimated bytes of memory by what they are for.
+        machine: Where it would run.
+        strict: Whether too little memory stops the job or only warns.
+        folder: Where the run writes.
+        disk: Bytes it will write.
+
+    Returns:
+        A warning, or None when the job fits.
+
+    Raises:
+        HardwareError: Too little memory and `strict`, or too little disk.
+    """
+    free_disk = shutil.disk_usage(folder).free
+    if free_disk < disk:
+        raise HardwareError(f"{folder}: {size(disk)} needed on disk, {size(free_disk)} free; free some space")
+    needed = sum(terms.values())
+    if needed <= machine.memory:
+        return None
+    line = (
+        f"about {size(needed)} of {machine.device} memory needed ({_largest(terms)}), {size(machine.memory)} free; "
+        f"lower compute.batch_size with more compute.grad_accum, lower method.max_length, or take a smaller model"
+    )
+    if strict:
+        raise HardwareError(f"{line}; method.strict_hardware_check=false tries all the same")
+    return line
+
+
+def _largest(terms: Mapping[str, int]) -> str:
+    ranked = sorted(terms.items(), key=lambda term: -term[1])[:2]
+    return ", ".join(f"{name} {size(count)}" for name, count in ranked)
+
+
+def size(count: float) -> str:
+    """Bytes for a person: `1.5 GiB`, `270 MiB`."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,165 @@
+"""SHA-256 of rows, files and manifests, and the lot number made from them.
+
+A lot number is the SHA-256 over what went into an artefact and the artefact itself. Files that carry the
+number (model card, verdict, report) cannot be part of it; `seal` records their digests beside it.
+"""
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from foundry.errors import DataError
+from foundry.run import write_json
+
+LOT = "lot.json"
+SHORT = 12
+_LIBRARIES = ("model-foundry", "torch", "transformers", "trl", "peft", "datasets", "tokenizers", "accelerate")
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, UTF-8. Equal values give equal bytes.
+
+    Raises:
+        DataError: The value has a NaN, an infinity or a lone surrogate.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode()
+    except (ValueError, UnicodeEncodeError) as error:
+        raise DataError(f"a value has no canonical JSON: {error}") from None
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON, in hex."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def digest_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256 of a multiset of rows: it does not depend on their order, but counts repeats."""
+    total = hashlib.sha256()
+    for row in sorted(hashlib.sha256(canonical(row)).digest() for row in rows):
+        total.update(row)
+    return total.hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_folder(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, str]:
+    """SHA-256 of every file below a folder by relative path, two files at a time.
+
+    Raises:
+        DataError: A symbolic link or something else that is no plain file lies in the folder.
+    """
+    names = [name for name in sorted(_plain_files(folder)) if name not in leave_out]
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(names, pool.map(lambda name: digest_file(folder / name), names), strict=True))
+
+
+def _plain_files(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path}: expected a plain file, found a link or a device; remove it")
+        if path.is_file():
+            yield path.relative_to(folder).as_posix()
+
+
+def make(
+    *,
+    dataset: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    base: Mapping[str, Any],
+    files: Mapping[str, str],
+    seed: int,
+    hardware: Mapping[str, Any],
+    parents: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Put a lot together: its `contents`, and the `lot` number that is their digest.
+
+    Args:
+        dataset: Digests of the rows at each stage.
+        settings: The resolved manifest.
+        base: The base model's name and the digest of each of its files.
+        files: The digest of each file of the artefact, by path relative to the run directory.
+        seed: The seed of the run.
+        hardware: What the machine is.
+        parents: Lot numbers of the artefacts it was made from.
+    """
+    contents = {
+        "dataset": dict(dataset),
+        "manifest": digest(settings),
+        "base": dict(base),
+        "files": dict(files),
+        "seed": seed,
+        "libraries": libraries(),
+        "git_commit": git_commit(),
+        "hardware": dict(hardware),
+        "parents": list(parents),
+    }
+    return {"lot": digest(contents), "contents": contents, "sealed": {}}
+
+
+def seal(folder: Path, names: Iterable[str]) -> None:
+    """Record in `folder`/lot.json the digests of the files that carry the lot number.
+
+    Args:
+        folder: A run directory with a lot.json.
+        names: Files relative to it; those that are not there are left out.
+    """
+    lot = read(folder)
+    lot["sealed"] = {name: digest_file(folder / name) for name in names if (folder / name).is_file()}
+    write_json(folder / LOT, lot)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read the lot.json of a folder.
+
+    Raises:
+        DataError: It is missing or not what `make` writes.
+    """
+    path = folder / LOT
+    try:
+        lot: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; expected a run directory or a release") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: not valid JSON; the lot cannot be verified") from None
+    shape = isinstance(lot, dict) and isinstance(lot.get("contents"), dict) and isinstance(lot.get("sealed"), dict)
+    if not shape or not isinstance(lot["contents"].get("files"), dict):
+        raise DataError(f"{path}: expected lot, contents and sealed; the lot cannot be verified")
+    return lot
+
+
+def libraries() -> dict[str, str]:
+    """The versions of the libraries that decide what comes out, and of Python."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that the job is run from, `-dirty` added where tracked files differ."""
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip() or None

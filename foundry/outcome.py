@@ -1,0 +1,227 @@
+"""What a job leaves behind: the files of its run directory, its MLflow record, and the words on the console."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel as PydanticModel
+
+from foundry import console, lot
+from foundry.config import TARGET, Component
+from foundry.hardware import Machine, size
+from foundry.records import BaseModel, Checkpoint, Dataset, Measurement, Pruned, Release, Verdict, plain
+from foundry.run import write_atomic, write_json, write_jsonl, write_yaml
+from foundry.words import headline, show, status
+
+SEALED = (
+    "manifest.yaml",
+    "model/README.md",
+    "verdict.json",
+    "report.html",
+    "removed.jsonl",
+    "quarantine.jsonl",
+    "loss.csv",
+)
+"""The files that lot.json seals beside those that the lot number is made of."""
+
+
+class Run(Protocol):
+    """The part of a tracked run that is written to here."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log metrics."""
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Store a file."""
+
+    def model(self, checkpoint: Checkpoint) -> None:
+        """Store the model."""
+
+
+def settings_of(model: PydanticModel) -> dict[str, Any]:
+    """The plain settings that build a manifest again: every field, and each component's `_target_`."""
+    named: dict[str, Any] = {}
+    if isinstance(model, Component):
+        named[TARGET] = f"{type(model).__module__}.{type(model).__qualname__}"
+    return named | {name: _plain(getattr(model, name)) for name in type(model).model_fields}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PydanticModel):
+        return settings_of(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def recorded(run_dir: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Keep the manifest and a log in the run directory while the job runs."""
+    handler = console.log_to(run_dir / "foundry.log")
+    try:
+        write_yaml(run_dir / "manifest.yaml", dict(settings))
+        yield
+    finally:
+        console.stop_log(handler)
+
+
+def selected(dataset: Dataset) -> None:
+    """Say what was read."""
+    counts = f"{len(dataset.train):,} training rows, {len(dataset.eval):,} held out"
+    console.stage("data", f"{dataset.name}: {counts} · sha256 {dataset.sha256[:12]}")
+    for note in dataset.notes:
+        console.stage("", note)
+    if dataset.quarantined:
+        first = dataset.quarantined[0]
+        console.warn(
+            f"{len(dataset.quarantined):,} rows quarantined; the first: {first.source}:{first.line}: {first.reason}"
+        )
+
+
+def pruned(run_dir: Path | None, dataset: Dataset, result: Pruned) -> None:
+    """Write removed.jsonl and quarantine.jsonl, and say how many rows remain."""
+    if run_dir:
+        write_jsonl(run_dir / "removed.jsonl", (plain(removed) for removed in result.removed))
+        write_jsonl(run_dir / "quarantine.jsonl", (asdict(row) for row in dataset.quarantined))
+    console.stage("prune", f"{len(result.removed):,} rows removed, {len(result.rows):,} kept")
+
+
+def base(model: BaseModel, machine: Machine, needs: Mapping[str, int]) -> None:
+    """Say what is trained where."""
+    console.stage("model", f"{model.name} · {model.parameters / 1e6:.1f}M parameters · sha256 {model.sha256[:12]}")
+    console.stage(
+        "compute",
+        f"{machine.device} ({machine.name}), {machine.precision}, {machine.threads} threads · "
+        f"about {size(sum(needs.values()))} needed, {size(machine.memory)} free",
+    )
+
+
+def rehearsed(result: Pruned, needs: Mapping[str, int], machine: Machine) -> None:
+    """Show three rows and the memory estimate term by term."""
+    for row in list(result.rows)[:3]:
+        console.stage("row", json.dumps(row, ensure_ascii=False))
+    rows = [(name, size(count)) for name, count in needs.items()]
+    console.lines([*rows, ("sum", size(sum(needs.values()))), ("free", size(machine.memory))], ["memory", "about"])
+
+
+def numbered(
+    run_dir: Path,
+    settings: Mapping[str, Any],
+    dataset: Dataset,
+    result: Pruned,
+    checkpoint: Checkpoint,
+    machine: Machine,
+    seed: int,
+) -> Checkpoint:
+    """Write lot.json and give the checkpoint its lot number."""
+    _loss_csv(run_dir)
+    made = lot.make(
+        dataset={"train": dataset.sha256, "pruned": result.sha256, "eval": dataset.eval_sha256},
+        settings=settings,
+        base={"name": checkpoint.base.name, "files": dict(checkpoint.base.files)},
+        files={f"model/{name}": sha for name, sha in lot.digest_folder(checkpoint.path).items()},
+        seed=seed,
+        hardware=machine.describe(),
+    )
+    write_json(run_dir / lot.LOT, made)
+    return replace(checkpoint, lot=made["lot"])
+
+
+def history(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that can be read."""
+    path = run_dir / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def _loss_csv(run_dir: Path) -> None:
+    rows = [line for line in history(run_dir) if "loss" in line["metrics"]]
+    names = sorted({name for row in rows for name in row["metrics"]})
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["step", *names])
+    writer.writerows([row["step"], *(row["metrics"].get(name, "") for name in names)] for row in rows)
+    write_atomic(run_dir / "loss.csv", table.getvalue())
+
+
+def judged(run_dir: Path, verdict: Verdict) -> None:
+    """Write verdict.json and say each metric."""
+    write_json(run_dir / "verdict.json", plain(verdict))
+    for measurement in verdict.measurements:
+        console.stage("examine", f"{headline(measurement)}{_majority(measurement)} · {measurement.count} questions")
+
+
+def _majority(measurement: Measurement) -> str:
+    """What always giving the more frequent answer would have scored, where the metric knows it."""
+    rate = measurement.details.get("majority_rate")
+    return "" if rate is None else f" (majority rate {show(measurement, rate)})"
+
+
+def unmet(verdict: Verdict) -> str:
+    """Say which gates are not met."""
+    failed = [headline(m) for m in verdict.measurements if not m.passed]
+    return f"{'; '.join(failed)}; nothing was published"
+
+
+def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> None:
+    """Put scores, lot, verdict, files and model into MLflow."""
+    step = int(checkpoint.metrics.get("steps", 0))
+    scores = {m.name: m.measured for m in verdict.measurements}
+    gains = {f"{m.name}_gain": m.gain for m in verdict.measurements}
+    baselines = {f"{m.name}_baseline": m.baseline for m in verdict.measurements}
+    run.metrics({**checkpoint.metrics, **scores, **gains, **baselines}, step)
+    run.tags({"lot": checkpoint.lot, "verdict": status(verdict), "base": checkpoint.base.name})
+    for name in ("manifest.yaml", "lot.json", "verdict.json", "report.html", "loss.csv"):
+        run.artifact(run_dir / name)
+    run.model(checkpoint)
+
+
+def released(run: Run, run_dir: Path, release: Release) -> None:
+    """Write release.json and say where the release is."""
+    if not release.tag:
+        return
+    write_json(run_dir / "release.json", {key: plain(release)[key] for key in ("uri", "tag", "lot", "digest", "files")})
+    run.tags({"release": release.uri, "release_tag": release.tag})
+    console.stage("publish", f"{console.near(release.uri)}{'' if release.fresh else ' (was there already, same lot)'}")
+
+
+def summary(
+    run_dir: Path, page: Path, checkpoint: Checkpoint, verdict: Verdict, release: Release | None, store: str
+) -> None:
+    """Print what a person wants to know at the end."""
+    metrics = checkpoint.metrics
+    rows = {"lot": checkpoint.lot[: lot.SHORT]}
+    rows |= {m.name: headline(m).removeprefix(f"{m.name} ") + _majority(m) for m in verdict.measurements}
+    rows["verdict"] = _verdict_words(verdict)
+    rows["training"] = (
+        f"{metrics['steps']:.0f} steps in {metrics['train_seconds']:.0f} s · "
+        f"{metrics['tokens_per_second']:.0f} tokens/s · peak memory {size(metrics['peak_memory_bytes'])}"
+    )
+    rows[checkpoint.kind if checkpoint.kind == "adapter" else "model"] = console.near(checkpoint.path)
+    rows["report"] = console.near(page)
+    place = release.uri if release and release.tag else run_dir
+    if release and release.tag:
+        rows["release"] = console.near(place)
+    rows["verify"] = f"foundry verify {console.near(place)}"
+    rows["compare"] = f"foundry ui   (MLflow at {store})"
+    console.summary("foundry train", rows, passed=verdict.passed)
+
+
+def _verdict_words(verdict: Verdict) -> str:
+    if not verdict.examined:
+        return "not examined"
+    return "passed" if verdict.passed else "FAILED: nothing was published"

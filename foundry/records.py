@@ -1,0 +1,178 @@
+"""The frozen records that the stages hand on; each carries the hashes of what it was made from.
+
+Release → Verdict → Checkpoint → Pruned → Dataset is the provenance chain.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Row = Mapping[str, Any]
+"""One row. instruction: `prompt` and `completion` (lists of `{role, content}` messages); text: `text`."""
+
+Shape = Literal["instruction", "preference", "text"]
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A row that could not be used: where it stood and why it was set aside."""
+
+    source: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The rows of a job. The digests cover canonical rows and do not depend on their order."""
+
+    name: str
+    shape: Shape
+    train: Sequence[Row]
+    eval: Sequence[Row]
+    sha256: str
+    eval_sha256: str
+    quarantined: Sequence[Quarantined] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A row that pruning took out, with the row that stands for it and their similarity (0 to 1)."""
+
+    index: int
+    representative: int
+    similarity: float
+    row: Row
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The rows kept for training and those removed; `sha256` covers the rows kept."""
+
+    rows: Sequence[Row]
+    removed: Sequence[Removed]
+    sha256: str
+    dataset_sha256: str
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on disk: a folder with safetensors weights, config, tokenizer and chat template.
+
+    Attributes:
+        name: The name that people know it by; what adapters write as their base.
+        path: The local folder.
+        files: SHA-256 of each file, by relative path.
+        sha256: One digest over `files`.
+        parameters: Number of parameters.
+    """
+
+    name: str
+    path: Path
+    files: Mapping[str, str]
+    sha256: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained adapter or full model on disk, with its final metrics and its lot number."""
+
+    path: Path
+    kind: Literal["adapter", "full"]
+    base: BaseModel
+    metrics: Mapping[str, float]
+    pruned_sha256: str
+    lot: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One examined question: what the baseline and the student said, and whether the metric took it as right."""
+
+    question: str
+    expected: str
+    before: str
+    after: str
+    before_right: bool
+    after_right: bool
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric: the student beside the baseline, and what the gate asked of it.
+
+    Attributes:
+        name: The metric's name.
+        measured: The student's value (0 to 1 for scores).
+        baseline: The baseline's value, measured by the same code on the same questions.
+        count: Number of questions.
+        details: Whatever explains the value, for instance the majority rate.
+        required: The gate's bounds, empty where there is no gate.
+        passed: Whether every bound holds.
+        samples: Questions with both answers.
+    """
+
+    name: str
+    measured: float
+    baseline: float
+    count: int
+    details: Mapping[str, float] = field(default_factory=dict)
+    required: Mapping[str, float] = field(default_factory=dict)
+    passed: bool = True
+    samples: Sequence[Sample] = ()
+
+    @property
+    def gain(self) -> float:
+        """How far the student is above the baseline."""
+        return self.measured - self.baseline
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of the examination; a publisher refuses a checkpoint whose verdict has not passed."""
+
+    passed: bool
+    measurements: Sequence[Measurement]
+    eval_sha256: str
+    lot: str
+    examined: bool = True
+
+
+@dataclass(frozen=True)
+class Package:
+    """Deliverables beside the checkpoint, with the SHA-256 of each."""
+
+    path: Path | None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Release:
+    """Where the checkpoint went; `files` are the SHA-256 of every file of it, by relative path."""
+
+    uri: str
+    tag: str
+    lot: str
+    digest: str
+    files: Mapping[str, str]
+    verdict: Verdict
+    checkpoint: Checkpoint
+    fresh: bool = True
+
+
+def plain(record: Any) -> Any:
+    """Turn a record into plain JSON types, paths as strings."""
+
+    def simple(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, Mapping):
+            return {str(k): simple(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [simple(v) for v in value]
+        return value
+
+    return simple(asdict(record))

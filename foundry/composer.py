@@ -3,9 +3,9 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_automatic_config_search_path
@@ -15,9 +15,9 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from foundry.config import CONF, check_hydra, check_swept
+from foundry.config import CONF, SettingsError, check_hydra, check_swept, component
 from foundry.errors import ConfigError, FoundryError
-from foundry.mistakes import explain, first_line, flat_keys, listed, shown
+from foundry.mistakes import explain, first_line, listed, nearest, shown
 from foundry.replay import parse
 from foundry.run import reserve
 
@@ -86,20 +86,25 @@ class Composer:
         Raises:
             ConfigError: It cannot be composed, or Hydra must not act on it.
         """
+        if not self.loader.repository.config_exists(self._name):
+            names = [path.stem for path in CONF.glob("*.yaml")]
+            near = nearest(self._name, names)
+            raise ConfigError(f"--config-name: there is no {self._name!r}{near} (allowed: {listed(names)})")
         try:
             self._check_searchpath(parse(overrides))
-            self._check_choices(parse(overrides))
+            self._check_overrides(parse(overrides))
             cfg = self._load(overrides, mode)
+            check_hydra(cast("dict[str, Any]", OmegaConf.to_container(cfg.hydra, resolve=False)))
+            with open_dict(cfg.hydra):
+                cfg.hydra.job.update(id="0", num=0)  # as a job would have them
+            HydraConfig.instance().set_config(cfg)
+            OmegaConf.select(cfg, "hydra.sweep.subdir")  # Hydra looks at it late, with the sweep's folder made
         except FoundryError:
             raise
         except KeyError as error:
             raise ConfigError(f"hydra.job.env_copy: there is no environment variable {error}") from error
         except Exception as error:
             raise ConfigError(self.explained(error, overrides) or first_line(error)) from error
-        check_hydra(OmegaConf.to_container(cfg.hydra, resolve=False))  # type: ignore[arg-type]
-        with open_dict(cfg.hydra):
-            cfg.hydra.job.update(id="0", num=0)  # as a job would have them
-        HydraConfig.instance().set_config(cfg)
         return cfg
 
     def has(self, package: str, overrides: Sequence[str]) -> bool:
@@ -108,18 +113,35 @@ class Composer:
 
     def explained(self, error: Exception, overrides: Sequence[str]) -> str | None:
         """Tell an error of composing in one line; None where it is none."""
-        return explain(error, CONF, lambda: self._keys(overrides))
+        return explain(error, lambda key: self._unknown(key, overrides))
 
     def _load(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         return self.loader.load_configuration(self._name, list(overrides), mode, validate_sweep_overrides=False)
 
-    def _keys(self, overrides: Sequence[str]) -> list[str]:
-        """The keys of the job as its groups alone make it."""
-        groups = [o.input_line for o in parse(overrides) if "." not in o.key_or_group and isinstance(o.value(), str)]
-        for chosen in (groups, []):
-            with suppress(Exception):
-                return list(flat_keys(OmegaConf.to_container(self._load([str(line) for line in chosen]))))
-        return []
+    def _unknown(self, key: str, overrides: Sequence[str]) -> str:
+        """Say what is known where a key is not: the chosen component's settings, or the options that have the key."""
+        groups = [o for o in parse(overrides) if "." not in o.key_or_group and isinstance(o.value(), str)]
+        try:
+            cfg = self._load([str(override.input_line) for override in groups])
+        except Exception:  # noqa: BLE001  # a group is wrong as well
+            cfg = self._load([])
+        group, _, below = key.partition(".")
+        if group not in cfg or not below or group == "hydra":
+            parent, _, name = key.rpartition(".") if group == "hydra" else ("", "", group)
+            place = OmegaConf.select(cfg, parent) if parent else cfg
+            names = {str(option) for option in place} - {"hydra"} if isinstance(place, DictConfig) else set()
+            return f"{key}: unknown key{nearest(name, names)} (allowed here: {listed(names)})"
+        options = [name for name in self.loader.get_group_options(group) if _has(self._load([f"{group}={name}"]), key)]
+        if options:
+            return f"{key}: no setting of the chosen {group}; {group}={' or '.join(options)} has it"
+        OmegaConf.update(cfg, key, None, force_add=True)
+        try:
+            component(cast("dict[str, Any]", OmegaConf.to_container(cfg[group])), group)
+        except SettingsError as error:
+            told = [problem for problem in error.problems if problem.startswith(f"{key}:")]
+            if told:
+                return told[0]
+        return f"{key}: not there; +{key}=… adds it"
 
     def _check_searchpath(self, parsed: Sequence[Override]) -> None:
         """See that what is added to the search path are folders: `pkg://` would import a package."""
@@ -136,18 +158,25 @@ class Composer:
             if not Path(str(entry).removeprefix("file://")).is_dir():
                 raise ConfigError(f"hydra.searchpath: found {shown(entry)}, expected a folder that is there")
 
-
-    def _check_choices(self, parsed: Sequence[Override]) -> None:
-        """See that groups are given an option: Hydra's own complaint does not say which."""
+    def _check_overrides(self, parsed: Sequence[Override]) -> None:
+        """Catch what Hydra stumbles over without saying where."""
         for override in parsed:
             key, value = override.key_or_group, override.value()
             if not key:
                 raise ConfigError(f"{override.input_line}: not a valid override; expected key=value")
+            if key.startswith("hydra.sweeper.params"):
+                raise ConfigError("hydra.sweeper.params: is for files; on the command line, -m key=a,b sweeps")
             if override.is_sweep_override() or override.is_delete() or isinstance(value, (str, list, dict)):
                 continue
             if self.loader.repository.group_exists(key):
                 options = self.loader.get_group_options(key)
                 raise ConfigError(f"{key}: found {shown(value)}, expected an option (allowed: {listed(options)})")
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    place = OmegaConf.select(cfg, parent)
+    return isinstance(place, DictConfig) and name in list(place)
 
 
 def _refuse_shadowed(folder: Path, extra: Path) -> None:
@@ -157,14 +186,18 @@ def _refuse_shadowed(folder: Path, extra: Path) -> None:
     for path in folder.rglob("*.yaml"):
         name = path.relative_to(folder)
         if (extra / name).is_file():
-            raise ConfigError(f"--config-dir: {extra / name} would not be read, foundry has a {name}; give it another name")
+            raise ConfigError(
+                f"--config-dir: {extra / name} would not be read, foundry has a {name}; give it another name"
+            )
 
 
 def jobs(composer: Composer, cfg: DictConfig, overrides: Sequence[str]) -> Iterator[list[str]]:
     """The overrides of each job of a sweep; of a large one, those jobs that show every value once."""
-    params = OmegaConf.to_container(cfg.hydra.sweeper).get("params") or {}  # type: ignore[union-attr, call-overload]
+    params = OmegaConf.to_container(cfg.hydra.sweeper).get("params") or {}  # type: ignore[union-attr]
     swept = [f"{key}={value}" for key, value in params.items() if isinstance(value, str | int | float)]
-    values = {override.get_key_element(): _values(override) for override in parse([*swept, *overrides], composer.loader)}
+    values = {
+        override.get_key_element(): _values(override) for override in parse([*swept, *overrides], composer.loader)
+    }
     if math.prod(map(len, values.values())) <= SWEEP_CHECK_LIMIT:
         yield from (list(job) for job in itertools.product(*values.values()))
         return

@@ -12,14 +12,29 @@ from dataclasses import fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import pydantic
 
 from foundry.errors import ConfigError
-from foundry.mistakes import listed as listed
-from foundry.mistakes import models_in, shown, wrong_settings
-from foundry.mistakes import nearest as nearest
+from foundry.mistakes import listed, nearest, shown, wrong_settings
+
+__all__ = [
+    "CONF",
+    "TARGET",
+    "Component",
+    "Settings",
+    "SettingsError",
+    "build",
+    "check_hydra",
+    "check_swept",
+    "component",
+    "listed",
+    "nearest",
+    "resolve",
+    "shipped_targets",
+]
 
 TARGET = "_target_"
 _PACKAGE = Path(__file__).parent
@@ -37,7 +52,7 @@ class Component(Settings):
     """A class that a config may name with `_target_`; its fields are its settings."""
 
 
-class WrongSettings(ConfigError):
+class SettingsError(ConfigError):
     """All that is wrong with a config, in one line."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -58,39 +73,61 @@ def build(model: type[M], config: Mapping[str, Any], key: str = "") -> M:
         key: Where `config` stands in the whole, for messages.
 
     Raises:
-        WrongSettings: Naming the full keys, what was found, what is allowed and the nearest right names.
+        SettingsError: Naming the full keys, what was found, what is allowed and the nearest right names.
     """
     values: dict[str, Any] = {}
     below: list[str] = []
-    for name, value in config.items():
+    for name, value in ((str(name), value) for name, value in config.items()):
         field = model.model_fields.get(name)
         try:
-            values[name] = _built(value, field.annotation if field else None, f"{key}.{name}" if key else name)
+            values[name] = _built(value, field.annotation, f"{key}.{name}" if key else name) if field else value
         except ConfigError as error:
-            below += error.problems if isinstance(error, WrongSettings) else [str(error)]
+            below += error.problems if isinstance(error, SettingsError) else [str(error)]
     try:
         built = model.model_validate(values)
     except pydantic.ValidationError as error:
-        own = wrong_settings(model, error, values, key, leave_out=config.keys() - values.keys())
-        raise WrongSettings([*own, *below]) from None
+        own = wrong_settings(model, error, values, key, leave_out=set(map(str, config)) - values.keys())
+        raise SettingsError([*own, *below]) from None
     if below:
-        raise WrongSettings(below)
+        raise SettingsError(below)
+    return built
+
+
+def component(node: Mapping[str, Any], key: str) -> Component:
+    """Build the one component that a mapping with a `_target_` describes.
+
+    Raises:
+        ConfigError: As `build`.
+    """
+    built = _built(node, Component, key)
+    assert isinstance(built, Component)  # noqa: S101
     return built
 
 
 def _built(value: Any, annotation: Any, key: str) -> Any:
     """Build the components inside the value of a field of this type; lists become tuples."""
-    kinds = tuple(kind for kind in models_in(annotation) if issubclass(kind, Component))
+    members = _members(annotation)
     if isinstance(value, (list, tuple)):
-        return tuple(_built(item, annotation, f"{key}.{i}") for i, item in enumerate(value))
+        inner = next((get_args(member)[0] for member in members if get_origin(member) in (list, tuple)), None)
+        return tuple(_built(item, inner, f"{key}.{i}") for i, item in enumerate(value))
     if not isinstance(value, Mapping):
         return value
+    models = tuple(member for member in members if inspect.isclass(member) and issubclass(member, Settings))
+    kinds = tuple(model for model in models if issubclass(model, Component))
     if TARGET in value:
         cls = resolve(value[TARGET], f"{key}.{TARGET}", kinds)
-        return build(cls, {str(name): item for name, item in value.items() if name != TARGET}, key)
-    if annotation in kinds:
+        return build(cls, {name: item for name, item in value.items() if name != TARGET}, key)
+    if kinds:
         raise ConfigError(f"{key}.{TARGET}: required, but not given; name a class under {listed(_homes(kinds))}")
-    return {name: _built(item, annotation, f"{key}.{name}") for name, item in value.items()}
+    if models:
+        return build(models[0], value, key)
+    inner = next((get_args(member)[1] for member in members if get_origin(member) in (dict, Mapping)), None)
+    return {str(name): _built(item, inner, f"{key}.{name}") for name, item in value.items()}
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The types that a union is of, or the one type."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def resolve(target: Any, key: str, kinds: tuple[type[Component], ...] = (Component,)) -> type[Component]:
@@ -133,10 +170,11 @@ def _homes(kinds: tuple[type[Component], ...]) -> set[str]:
 
 
 def _allowed(dotted: str, packages: tuple[str, ...] = ("foundry",)) -> bool:
-    plugins = {entry.value for entry in entry_points(group="foundry.components")}
-    return all(part.isidentifier() for part in dotted.split(".")) and any(
-        dotted.startswith(f"{package}.") for package in (*packages, *plugins)
-    )
+    if not all(part.isidentifier() for part in dotted.split(".")):
+        return False
+    if any(dotted.startswith(f"{package}.") for package in packages):
+        return True
+    return any(dotted.startswith(f"{plugin.value}.") for plugin in entry_points(group="foundry.components"))
 
 
 def _named(dotted: str, key: str) -> Any:
@@ -259,7 +297,7 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, str, Any]]:
     items = node.items() if isinstance(node, Mapping) else enumerate(node)
     for name, value in items:
         place = f"{key}.{name}"
-        if isinstance(value, (Mapping, list, tuple)):
+        if isinstance(value, (Mapping, list, tuple)) and name != TARGET:
             yield from _leaves(value, place)
         else:
             yield place, str(name), value

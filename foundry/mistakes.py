@@ -3,8 +3,7 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -23,8 +22,8 @@ _EXPECTED = {
     "literal_error": "{expected}",
     "model_type": "a mapping",
     "string_pattern_mismatch": "text that matches {pattern}",
-    "string_too_long": "text, {max_length} characters at most",
-    "string_too_short": "text, {min_length} characters at least",
+    "string_too_long": "text of {max_length} or fewer characters",
+    "string_too_short": "text of {min_length} or more characters",
     "string_type": "text",
     "too_long": "at most {max_length} entries",
     "too_short": "at least {min_length} entries",
@@ -135,13 +134,12 @@ def _fields_at(model: type[pydantic.BaseModel], place: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def explain(error: BaseException, conf: Path, settings: Callable[[], Collection[str]]) -> str | None:
+def explain(error: BaseException, unknown: Callable[[str], str] = "{}: unknown key".format) -> str | None:
     """Say in one line what an error of Hydra, OmegaConf or YAML means, or None where it is none of theirs.
 
     Args:
         error: What was raised.
-        conf: The folder of the shipped YAML.
-        settings: Gives the keys of the job as its groups alone make it, where a key is unknown.
+        unknown: Tells what is known instead of an unknown key.
     """
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
@@ -152,31 +150,31 @@ def explain(error: BaseException, conf: Path, settings: Callable[[], Collection[
         place = f"{mark.name}:{mark.line + 1}:{mark.column + 1}" if mark else "config"
         return f"{place}: YAML syntax error: {error.problem}"
     if isinstance(error, MissingConfigException):
-        return _missing_config(str(error), [str(option) for option in error.options or []], conf)
+        return _missing_config(str(error), [str(option) for option in error.options or []])
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not a valid override ({_parser(error)}); expected key=value, +key=value or ~key"
     if isinstance(error, OmegaConfBaseException):
         return _omegaconf(error)
     if isinstance(error, HydraException):
-        unknown = re.search(r"Could not (?:override|delete)[^']*'([^']+)'(?!.* is )", str(error))
-        if unknown:
-            key = getattr(error.__cause__, "full_key", None) or unknown[1]
-            return _unknown_key(str(key).split("@")[0], conf, settings())
-        return (error.__cause__ and explain(error.__cause__, conf, settings)) or _composition(first_line(error))
+        absent = re.search(r"Could not (?:override|delete)[^']*'([^']+)'(?!.* is )", str(error))
+        if absent:
+            return unknown(str(getattr(error.__cause__, "full_key", None) or absent[1]))
+        return (error.__cause__ and explain(error.__cause__, unknown)) or _composition(str(error))
+    if isinstance(error, RecursionError):
+        return "a config refers to itself without end"
+    if isinstance(error, UnicodeDecodeError):
+        return "a config file is not UTF-8 text"
     return None
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, its type where there is none."""
+    """The first line of an error's text, with the key that OmegaConf adds; its type where there is no text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    key = re.search(r"^ *full_key: ([\w.]+)$", str(error), re.MULTILINE)
+    return (f"{key[1]}: " if key else "") + (lines[0] if lines else type(error).__name__)
 
 
-def _missing_config(text: str, options: list[str], conf: Path) -> str:
-    primary = re.search(r"primary config '([^']*)'", text)
-    if primary:
-        names = [path.stem for path in conf.glob("*.yaml")]
-        return f"--config-name: there is no {primary[1]!r}{nearest(primary[1], names)} (allowed: {listed(names)})"
+def _missing_config(text: str, options: list[str]) -> str:
     wanted = re.search(r"[Cc]ould not find '([^']*)'", text)
     group = re.search(r"Available options in '([^']*)'", text)
     if not wanted:
@@ -192,9 +190,8 @@ def _parser(error: BaseException) -> str:
 
 
 def _omegaconf(error: Any) -> str:
-    key, text = str(error.full_key or "config"), first_line(error)
+    key, text = str(error.full_key or "config"), str(error).partition("\n")[0]
     variable = re.search(r"Environment variable '(.*)' not found", text)
-    kind = re.search(r"is not a subclass of \w+\. value: (.*)", text)
     unknown = re.match(r"Interpolation key '(.*)' not found", text)
     resolver = re.match(r"Unsupported interpolation type (.*)", text)
     if "issing mandatory value" in text:
@@ -202,15 +199,26 @@ def _omegaconf(error: Any) -> str:
         return f"{key}: required, but not given; set {key}=…"
     if variable:
         return f"{key}: the environment variable {variable[1]} is not set"
-    if kind:
-        return f"{key}: found {kind[1]}, expected a mapping"
     if unknown:
         return f"{key}: ${{{unknown[1]}}} names a key that is not there"
     if resolver:
         return f"{key}: ${{{resolver[1]}:…}} names a resolver that is not there, such as oc.env"
     if type(error).__name__ == "GrammarParseError":
         return f"{key}: not a valid interpolation ({text})"
-    return f"{key}: {text.partition('raised while resolving interpolation: ')[2] or text}"
+    return f"{key}: {_kind(text.partition('raised while resolving interpolation: ')[2] or text)}"
+
+
+def _kind(text: str) -> str:
+    """Say plainly that a value is of the wrong kind, where that is what OmegaConf says."""
+    for pattern, expected in (
+        (r"is not a subclass of \w+\. value: (.*)", "a mapping"),
+        (r"Value '(.*)' of type '\w+' could not be converted to Integer", "a whole number"),
+        (r"Cannot convert '\w+' to string: '(.*)'", "text"),
+    ):
+        found = re.search(pattern, text)
+        if found:
+            return f"found {found[1]}, expected {expected}"
+    return text
 
 
 def _composition(text: str) -> str:
@@ -218,38 +226,11 @@ def _composition(text: str) -> str:
     appended = re.search(r"Could not append to config. An item is already at '(.*)'", text)
     twice = re.search(r"Multiple values for ([^.]*)\. ", text)
     forced = re.search(r"force-add of config groups is not supported: '\+\+(.*)'", text)
+    merged = re.search(r"In '(.*)': \w+ raised while composing config:\n(.*)", text)
     if appended:
         return f"{appended[1]}: is set already; write {appended[1]}=… without the +"
     if twice:
         return f"{twice[1]}: chosen twice; write {twice[1]}=… without a +, and `override /{twice[1]}: …` in a file"
-    return f"{forced[1]}: a group is chosen without a +" if forced else text
-
-
-def _unknown_key(key: str, conf: Path, settings: Collection[str]) -> str:
-    """Say what stands beside an unknown key, or which option of its group knows it."""
-    parent, _, name = key.rpartition(".")
-    group = key.split(".")[0]
-    owners = [path.stem for path in sorted((conf / group).glob("*.yaml")) if key in _keys_of(path)]
-    if owners and key != group:
-        return f"{key}: no setting of the chosen {group}; {group}={' or '.join(owners)} has it"
-    depth = len(parent.split(".")) if parent else 0
-    beside = {full.split(".")[depth] for full in settings if not parent or full.startswith(f"{parent}.")}
-    beside -= {"_target_", "hydra"}
-    near = nearest(name, beside) if beside else nearest(key, settings)
-    allowed = f" (allowed here: {listed(beside)})" if beside else ""
-    new = f"; only an open mapping takes a new one, +{key}=…" if parent and not near else ""
-    return f"{key}: unknown key{near}{allowed}{new}"
-
-
-def _keys_of(path: Path) -> set[str]:
-    from omegaconf import OmegaConf
-
-    return set(flat_keys(OmegaConf.to_container(OmegaConf.load(path)), path.parent.name))
-
-
-def flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Every key below a node, written in full, those of mappings too."""
-    if prefix:
-        yield prefix
-    for name, value in node.items() if isinstance(node, Mapping) else ():
-        yield from flat_keys(value, f"{prefix}.{name}" if prefix else str(name))
+    if forced:
+        return f"{forced[1]}: a group is chosen without a +"
+    return f"{merged[1]}.yaml: {_kind(merged[2])}" if merged else text.partition("\n")[0]

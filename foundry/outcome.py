@@ -14,7 +14,17 @@ from pydantic import BaseModel as PydanticModel
 from foundry import console, lot
 from foundry.config import TARGET, Component
 from foundry.hardware import Machine, size
-from foundry.records import BaseModel, Checkpoint, Dataset, Measurement, Pruned, Release, Verdict, plain
+from foundry.records import (
+    BaseModel,
+    Checkpoint,
+    Dataset,
+    Decontamination,
+    Measurement,
+    Pruned,
+    Release,
+    Verdict,
+    plain,
+)
 from foundry.run import write_atomic, write_json, write_jsonl, write_yaml
 from foundry.words import headline, show, status
 
@@ -91,7 +101,19 @@ def pruned(run_dir: Path | None, dataset: Dataset, result: Pruned) -> None:
     if run_dir:
         write_jsonl(run_dir / "removed.jsonl", (plain(removed) for removed in result.removed))
         write_jsonl(run_dir / "quarantine.jsonl", (asdict(row) for row in dataset.quarantined))
-    console.stage("prune", f"{len(result.removed):,} rows removed, {len(result.rows):,} kept")
+    repeats = sum(not removed.reference for removed in result.removed)
+    console.stage("prune", f"{repeats:,} rows removed, {len(result.rows) + len(result.removed) - repeats:,} kept")
+
+
+def separated(found: Decontamination | None) -> None:
+    """Say what overlaps the evaluation rows."""
+    if found is None:
+        return
+    against = " and ".join(f"{count:,} rows of {name}" for name, count in found.references.items())
+    count = f"{len(found.findings):,} of {found.rows:,} training rows overlap {against}"
+    console.stage("overlap", f"{count}{', dropped' if found.findings and found.action == 'drop' else ''}")
+    if len(found.findings) > found.rows / 2:
+        console.warn("more than half of the training rows overlap evaluation rows: see docs/decontamination.md")
 
 
 def base(model: BaseModel, machine: Machine, needs: Mapping[str, int]) -> None:

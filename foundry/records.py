@@ -39,12 +39,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Removed:
-    """A row that pruning took out, with the row that stands for it and their similarity (0 to 1)."""
+    """A row that was taken out, with the row that stands for it and their similarity (0 to 1).
+
+    `representative` is a training row; where `reference` names an evaluation set, it is a row of that set.
+    """
 
     index: int
     representative: int
     similarity: float
     row: Row
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,38 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A training row and the evaluation row that it overlaps most.
+
+    Attributes:
+        train: The training row's index.
+        reference: The evaluation set.
+        evaluation: The evaluation row's index in it.
+        text: The longest stretch of shared words, normalised and perhaps cut short.
+        ngrams: Shared n-grams, counted at their places in the evaluation row; 0 where rows were compared whole.
+        coverage: Share of the own words of the evaluation prompt or text that these cover (0 to 1).
+    """
+
+    train: int
+    reference: str
+    evaluation: int
+    text: str
+    ngrams: int
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Decontamination:
+    """What was compared and found: the action taken, n, rows of each evaluation set, training rows, findings."""
+
+    action: Literal["drop", "fail", "report"]
+    n: int
+    references: Mapping[str, int]
+    rows: int
+    findings: Sequence[Finding]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The outcome of the examination; a publisher refuses a checkpoint whose verdict has not passed."""
 
@@ -139,6 +175,7 @@ class Verdict:
     eval_sha256: str
     lot: str
     examined: bool = True
+    decontamination: Decontamination | None = None
 
 
 @dataclass(frozen=True)

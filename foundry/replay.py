@@ -34,6 +34,7 @@ _OLDER = {
 """The keys of the older form, and what they are called now."""
 
 _NOWHERE = object()
+_SHORTEST_SECRET = 4
 _Place = tuple[str | int, ...]
 
 
@@ -48,19 +49,24 @@ class Manifest(Settings):
 
         Args:
             cfg: The config, with or without its `hydra` node, which is taken out.
-            overrides: The overrides that it was composed with.
+            overrides: The overrides that it was composed with, as a list of strings or as Hydra keeps them.
 
         Raises:
             ConfigError: A setting is wrong.
         """
+        if isinstance(overrides, ListConfig):  # whose items would resolve, and show what they refer to
+            overrides = cast("list[str]", OmegaConf.to_container(overrides, resolve=False))
         try:
             node = settle(cfg, overrides)
-            manifest = build(cls, _resolved(node))
-            settings = settings_of(manifest)
-            references = {place: (text, _at(settings, place)) for place, text in _from_environment(node)}
+            settings, places = _resolved(node), _from_environment(node)
         except OmegaConfBaseException as error:
-            raise ConfigError(explain(error, CONF, list) or first_line(error)) from error
-        manifest._references.update(references)
+            raise ConfigError(explain(error) or first_line(error)) from error
+        try:
+            manifest = build(cls, settings)
+        except ConfigError as error:
+            raise ConfigError(_masked(str(error), {text: _at(settings, place) for place, text in places})) from None
+        built = settings_of(manifest)
+        manifest._references.update({place: (text, _at(built, place)) for place, text in places})  # noqa: SLF001
         return manifest
 
     def record(self) -> dict[str, Any]:
@@ -68,9 +74,18 @@ class Manifest(Settings):
         settings = settings_of(self)
         record = cast("dict[str, Any]", _escaped(settings))
         for place, (text, value) in self._references.items():
-            if value is not _NOWHERE and _at(settings, place) == value:
+            if place[-1] != TARGET and value is not _NOWHERE and _at(settings, place) == value:
                 _at(record, place[:-1])[place[-1]] = text
         return record
+
+
+def _masked(message: str, values: Mapping[str, Any]) -> str:
+    """Put references in the place of the values that they stand for, which may be secret."""
+    for text, value in values.items():
+        message = message.replace(shown(value), text)
+        if isinstance(value, str) and len(value) >= _SHORTEST_SECRET:
+            message = message.replace(value, text)
+    return message
 
 
 def _at(node: Any, place: _Place) -> Any:
@@ -81,7 +96,7 @@ def _at(node: Any, place: _Place) -> Any:
 
 
 def _escaped(node: Any) -> Any:
-    """Write texts so that reading them as a config gives them back: `${` as `\\${`."""
+    """Write texts so that reading them as a config gives them back: a `$` before `{` gets a backslash."""
     if isinstance(node, Mapping):
         return {name: _escaped(value) for name, value in node.items()}
     if isinstance(node, list):
@@ -90,7 +105,8 @@ def _escaped(node: Any) -> Any:
 
 
 def _resolved(node: DictConfig) -> dict[str, Any]:
-    list(node.values())  # an interpolation that fails does so here first, by its own key and not by one that refers to it
+    for name in node:  # what fails is to be told by its own key, not by one that refers to it
+        _ = node[name]
     settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     return {str(name): value for name, value in cast("dict[Any, Any]", settings).items()}
 
@@ -114,8 +130,7 @@ def _unresolvable(node: DictConfig | ListConfig, place: _Place) -> Iterator[tupl
         try:
             value = node[name]
         except InterpolationResolutionError:
-            if name != TARGET:
-                yield (*place, name), texts[name]
+            yield (*place, name), texts[name]
         else:
             if isinstance(value, (DictConfig, ListConfig)):
                 yield from _unresolvable(value, (*place, name))
@@ -132,9 +147,9 @@ def parse(overrides: Sequence[str], loader: Any = None) -> list[Override]:
         ConfigError: One does not follow Hydra's grammar.
     """
     try:
-        return cast("list[Override]", OverridesParser.create(loader).parse_overrides(list(overrides)))
+        return OverridesParser.create(loader).parse_overrides(list(overrides))
     except OverrideParseException as error:
-        raise ConfigError(explain(error, CONF, list) or first_line(error)) from error
+        raise ConfigError(explain(error) or first_line(error)) from error
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
@@ -216,7 +231,7 @@ def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     chosen = [override.key_or_group for override in parsed if _chooses(override, groups)]
     replayed.update({group: groups[group] for group in chosen})
     for override in parsed:
-        if override.key_or_group not in chosen:
+        if override.key_or_group not in (*chosen, "experiment"):
             OmegaConf.update(replayed, override.key_or_group, override.value(), force_add=True)
     return replayed
 
@@ -240,7 +255,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or first_line(error)}; expected a manifest file") from None
     except (YAMLError, UnicodeDecodeError, RecursionError, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, CONF, list) or f"{path}: not valid YAML: {first_line(error)}") from None
+        raise ConfigError(explain(error) or f"{path}: not valid YAML: {first_line(error)}") from None
     if not isinstance(content, dict) or "job_id" not in content:
         raise ConfigError(f"{path}: expected a mapping with a job_id, found {shown(content)}")
     return {str(key): value for key, value in content.items()}
@@ -261,16 +276,16 @@ def _older(content: Mapping[str, Any], path: Path, chosen: set[str]) -> list[str
             raise ConfigError(f"{path}: {key}: unknown key{nearest(key, _OLDER)} (allowed: {listed(_OLDER)})")
         if isinstance(value, list):
             raise ConfigError(f"{path}: {key}: found {shown(value)}, expected one value")
-    overrides = [f"publish={_registry(flat, path)}"] if any(key.startswith("publish_target") for key in flat) else []
-    for key, name in _OLDER.items():
-        if key in flat and not ({"model", "publish"} & chosen & {name.split(".")[0]}):
-            overrides.append(f"{name}={_quoted(flat[key])}")
-    return overrides
+    replaced = chosen - {"method"}  # another method still takes the file's rank
+    settings = {_OLDER[key]: value for key, value in sorted(flat.items(), key=lambda pair: list(_OLDER).index(pair[0]))}
+    kept = {name: value for name, value in settings.items() if not {name, name.split(".")[0]} & replaced}
+    if any(name.startswith("publish.") for name in kept):
+        kept = {"publish": _registry(str(kept.get("publish.registry", "")), path), **kept}
+    return [f"{name}={_quoted(value)}" for name, value in kept.items()]
 
 
-def _registry(flat: Mapping[str, Any], path: Path) -> str:
-    """The option of the group publish that serves the file's registry."""
-    registry = str(flat.get("publish_target.registry", ""))
+def _registry(registry: str, path: Path) -> str:
+    """The option of the group publish that serves a registry."""
     option = registry.partition("://")[0] if "://" in registry else "local"
     if not (option.isidentifier() and (CONF / "publish" / f"{option}.yaml").is_file()):
         raise ConfigError(f"{path}: publish_target.registry: found {registry!r}, expected a folder")

@@ -1,16 +1,19 @@
 """The run directory: reserved by one atomic mkdir, and the files that a run writes into it."""
 
+import errno
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from foundry.errors import HardwareError
+from foundry.errors import FoundryError, HardwareError
 
 
 def reserve(root: str, job_id: str) -> str:
@@ -41,6 +44,32 @@ def discard(run_dir: Path) -> None:
         if any(folder.iterdir()):
             return
         folder.rmdir()
+
+
+_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_DISK_WORDS = re.compile(r"\(os error (?:5|13|27|28|30|122)\)|No space left|File too large|PytorchStreamWriter failed")
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Tell a full or forbidden disk in one line, also where a library gives it no type of its own.
+
+    safetensors, tokenizers and torch raise their own errors, a bare Exception or a RuntimeError for it.
+
+    Raises:
+        HardwareError: Something could not be written.
+    """
+    try:
+        yield
+    except FoundryError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) and error.errno in _DISK) and not _DISK_WORDS.search(str(error)):
+            raise
+        reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())[:120]
+        raise HardwareError(
+            f"{place}: cannot be written: {reason}; free some space, then run the same again"
+        ) from error
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -22,7 +23,7 @@ from foundry.prune import Pruner
 from foundry.publish import Publisher
 from foundry.records import Dataset, Release
 from foundry.replay import Manifest
-from foundry.run import discard, reserve
+from foundry.run import discard, reserve, writing
 
 DISK = 2 * 2**30
 """Bytes that must be free on the disk before a job starts: checkpoints, model, caches."""
@@ -78,12 +79,17 @@ def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
     """
     settings = manifest.record()
     run_dir = run_dir or Path(reserve("outputs", manifest.job_id))
-    with outcome.recorded(run_dir, settings), tracking.start(run_dir, settings, manifest.job_id, {}) as run:
+    with (
+        outcome.recorded(run_dir, settings),
+        tracking.start(run_dir, settings, manifest.job_id, {}) as run,
+        writing(run_dir),
+    ):
         console.stage("job", f"{manifest.job_id} · {console.near(run_dir)}")
         dataset = _select(manifest)
         run.dataset(dataset)
-        pruned = manifest.prune.prune(dataset)
+        pruned, checked = manifest.examine.separate(manifest.prune.prune(dataset), dataset)
         outcome.pruned(run_dir, dataset, pruned)
+        outcome.separated(checked)
         base = manifest.model.fetch()
         machine = manifest.compute.machine()
         needs = manifest.method.estimate(pruned, base, manifest.compute, machine)
@@ -94,7 +100,7 @@ def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
         resume = Path(manifest.resume) if manifest.resume else None
         checkpoint = manifest.method.train(pruned, base, manifest.compute, machine, run_dir, run, resume)
         checkpoint = outcome.numbered(run_dir, settings, dataset, pruned, checkpoint, machine, manifest.compute.seed)
-        verdict = manifest.examine.examine(checkpoint, dataset, machine)
+        verdict = replace(manifest.examine.examine(checkpoint, dataset, machine), decontamination=checked)
         outcome.judged(run_dir, verdict)
         card.write(settings, dataset, pruned, checkpoint, verdict)
         manifest.package.package(checkpoint, run_dir)
@@ -128,8 +134,9 @@ def rehearse(manifest: TrainManifest) -> None:
         FoundryError: As `train` would, before its first step.
     """
     dataset = _select(manifest)
-    pruned = manifest.prune.prune(dataset)
+    pruned, checked = manifest.examine.separate(manifest.prune.prune(dataset), dataset)
     outcome.pruned(None, dataset, pruned)
+    outcome.separated(checked)
     base, machine = manifest.model.fetch(), manifest.compute.machine()
     needs = manifest.method.estimate(pruned, base, manifest.compute, machine)
     outcome.base(base, machine, needs)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from foundry.config import Component
 from foundry.hardware import Machine
-from foundry.records import Checkpoint, Dataset, Row, Verdict
+from foundry.records import Checkpoint, Dataset, Decontamination, Pruned, Row, Verdict
 
 __all__ = ["Examiner", "Metric", "Score", "Verdict"]
 
@@ -31,6 +31,14 @@ class Examiner(Component, ABC):
         Raises:
             DataError: They cannot.
         """
+
+    def separate(self, pruned: Pruned, dataset: Dataset) -> tuple[Pruned, Decontamination | None]:  # noqa: ARG002
+        """Part the training rows from the evaluation rows; nothing is compared where nothing is examined.
+
+        Raises:
+            DataError: They overlap, and that is not allowed; or an evaluation file cannot be read.
+        """
+        return pruned, None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from foundry.method.adapter import Adapter
 from foundry.method.rows import longest
 from foundry.records import BaseModel, Checkpoint, Pruned, Shape
 
-
 LIBRARIES = 700 * 2**20
 """Bytes that Python, torch, transformers and trl hold before a model is loaded."""
 
@@ -99,7 +98,7 @@ class SFT(Method):
         from foundry.method.trainer import fit, save
 
         trainer = self._trainer(pruned, base, compute, machine, run_dir)
-        metrics = fit(trainer, machine, observer, run_dir, resume)
+        metrics = fit(trainer, machine, observer, resume)
         path = save(trainer, base, run_dir)
         kind: Literal["adapter", "full"] = "full" if self.adapter is None else "adapter"
         return Checkpoint(path, kind, base, metrics, pruned.sha256)

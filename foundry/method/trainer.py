@@ -77,14 +77,12 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
         return float(state.num_input_tokens_seen or 0) / max(time.perf_counter() - self.started, 1e-9)
 
 
-def fit(
-    trainer: WatchedSFTTrainer, machine: Machine, observer: Observer, run_dir: Path, resume: Path | None
-) -> dict[str, float]:
+def fit(trainer: WatchedSFTTrainer, machine: Machine, observer: Observer, resume: Path | None) -> dict[str, float]:
     """Run the trainer to its end and return its final metrics.
 
     Raises:
         TrainingError: The loss is not finite.
-        HardwareError: Memory or disk ran out.
+        HardwareError: Memory ran out.
     """
     import torch
 
@@ -97,10 +95,6 @@ def fit(
     except torch.OutOfMemoryError as error:
         raise HardwareError(
             f"out of memory on {machine.device}; lower compute.batch_size and raise compute.grad_accum"
-        ) from error
-    except OSError as error:
-        raise HardwareError(
-            f"{run_dir}: cannot be written: {error.strerror or error}; free some space and resume={run_dir}"
         ) from error
     finally:
         watcher.progress.stop()
@@ -139,13 +133,7 @@ def _intact(folder: Path) -> bool:
 
 
 def save(trainer: WatchedSFTTrainer, base: BaseModel, run_dir: Path) -> Path:
-    """Write the trained adapter or model with its tokenizer; `run_dir/model` appears by one rename.
-
-    Raises:
-        HardwareError: It cannot be written.
-    """
-    from safetensors import SafetensorError
-
+    """Write the trained adapter or model with its tokenizer; `run_dir/model` appears by one rename."""
     scratch = run_dir / ".model.part"
     model = trainer.accelerator.unwrap_model(trainer.model)
     options: dict[str, Any] = {}
@@ -153,13 +141,8 @@ def save(trainer: WatchedSFTTrainer, base: BaseModel, run_dir: Path) -> Path:
         options["save_embedding_layers"] = False  # never trained here; looking whether they were asks the hub
         for adapter in model.peft_config.values():
             adapter.base_model_name_or_path = base.name
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        model.save_pretrained(scratch, **options)
-        trainer.processing_class.save_pretrained(scratch)
-        (scratch / "README.md").unlink(missing_ok=True)  # peft's empty card; ours follows the examination
-        return scratch.rename(run_dir / "model")
-    except (OSError, SafetensorError) as error:
-        raise HardwareError(
-            f"{run_dir / 'model'}: cannot be written: {error}; free some space and resume={run_dir}"
-        ) from error
+    shutil.rmtree(scratch, ignore_errors=True)
+    model.save_pretrained(scratch, **options)
+    trainer.processing_class.save_pretrained(scratch)
+    (scratch / "README.md").unlink(missing_ok=True)  # peft's empty card; ours follows the examination
+    return scratch.rename(run_dir / "model")

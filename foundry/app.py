@@ -17,10 +17,9 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import setup_globals
 from hydra.types import RunMode
-from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf
 
 from foundry.composer import Composer, checking, jobs
@@ -73,9 +72,7 @@ def _one_line(text: str) -> str:
 
 
 def prepare() -> None:
-    """Set up what both Hydra and the Python API need: Hydra's resolvers and offline defaults."""
-    setbase("1.3")
-    setup_globals()
+    """Keep tokenizers from warning whenever a process forks."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -146,8 +143,8 @@ def _arguments(argv: list[str]) -> tuple[argparse.ArgumentParser, argparse.Names
 
 @contextmanager
 def _hydra_raises() -> Iterator[None]:
-    """Make Hydra raise its errors instead of printing them and exiting with 1."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
+    """Make Hydra raise its errors instead of printing them and exiting with 1; leave its state as it was."""
+    before, config = os.environ.get("HYDRA_FULL_ERROR"), HydraConfig.instance().cfg
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
@@ -155,6 +152,7 @@ def _hydra_raises() -> Iterator[None]:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
+        HydraConfig.instance().cfg = config
 
 
 class _FromJob(BaseException):

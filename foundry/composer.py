@@ -12,7 +12,9 @@ from hydra._internal.utils import create_automatic_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import setup_globals
 from hydra.types import RunMode
+from hydra.version import setbase
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from foundry.config import CONF, SettingsError, check_hydra, check_swept, component
@@ -66,6 +68,8 @@ class Composer:
         Raises:
             ConfigError: There is no such folder, or `extra` has a file that `folder` has already.
         """
+        setbase("1.3")
+        setup_globals()
         search = create_automatic_config_search_path(None, None, folder)
         for flag, path in (("--config-path", folder), ("--config-dir", extra)):
             if path is not None and not Path(path).is_dir():
@@ -126,12 +130,14 @@ class Composer:
         except Exception:  # noqa: BLE001  # a group is wrong as well
             cfg = self._load([])
         group, _, below = key.partition(".")
+        parent, _, name = key.rpartition(".")
         if group not in cfg or not below or group == "hydra":
-            parent, _, name = key.rpartition(".") if group == "hydra" else ("", "", group)
+            parent, name = (parent, name) if group == "hydra" else ("", group)
             place = OmegaConf.select(cfg, parent) if parent else cfg
             names = {str(option) for option in place} - {"hydra"} if isinstance(place, DictConfig) else set()
             return f"{key}: unknown key{nearest(name, names)} (allowed here: {listed(names)})"
-        options = [name for name in self.loader.get_group_options(group) if _has(self._load([f"{group}={name}"]), key)]
+        somewhere = any(f"{name}:" in path.read_text(encoding="utf-8") for path in (CONF / group).glob("*.yaml"))
+        options = [option for option in self.loader.get_group_options(group) if somewhere and self._has(option, key)]
         if options:
             return f"{key}: no setting of the chosen {group}; {group}={' or '.join(options)} has it"
         OmegaConf.update(cfg, key, None, force_add=True)
@@ -142,6 +148,12 @@ class Composer:
             if told:
                 return told[0]
         return f"{key}: not there; +{key}=… adds it"
+
+    def _has(self, option: str, key: str) -> bool:
+        """Whether this option of the key's group has the key."""
+        parent, _, name = key.rpartition(".")
+        place = OmegaConf.select(self._load([f"{key.partition('.')[0]}={option}"]), parent)
+        return isinstance(place, DictConfig) and name in list(place)
 
     def _check_searchpath(self, parsed: Sequence[Override]) -> None:
         """See that what is added to the search path are folders: `pkg://` would import a package."""
@@ -171,12 +183,6 @@ class Composer:
             if self.loader.repository.group_exists(key):
                 options = self.loader.get_group_options(key)
                 raise ConfigError(f"{key}: found {shown(value)}, expected an option (allowed: {listed(options)})")
-
-
-def _has(cfg: DictConfig, key: str) -> bool:
-    parent, _, name = key.rpartition(".")
-    place = OmegaConf.select(cfg, parent)
-    return isinstance(place, DictConfig) and name in list(place)
 
 
 def _refuse_shadowed(folder: Path, extra: Path) -> None:

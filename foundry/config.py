@@ -186,6 +186,8 @@ def _named(dotted: str, key: str) -> Any:
         if module == error.name or module.startswith(f"{error.name}."):
             return None
         raise ConfigError(f"{key}: {module} needs {error.name}, which is not installed") from error
+    except ImportError as error:
+        raise ConfigError(f"{key}: {module} cannot be imported: {error}") from error
 
 
 _BUILT = ("callbacks", "launcher", "sweeper")

@@ -203,6 +203,8 @@ def _omegaconf(error: Any) -> str:
         return f"{key}: ${{{unknown[1]}}} names a key that is not there"
     if resolver:
         return f"{key}: ${{{resolver[1]}:…}} names a resolver that is not there, such as oc.env"
+    if "HydraConfig was not set" in text:
+        return f"{key}: ${{hydra:…}} is known within a job, not for the sweep as a whole"
     if type(error).__name__ == "GrammarParseError":
         return f"{key}: not a valid interpolation ({text})"
     return f"{key}: {_kind(text.partition('raised while resolving interpolation: ')[2] or text)}"

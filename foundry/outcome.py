@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -126,10 +126,13 @@ def base(model: BaseModel, machine: Machine, needs: Mapping[str, int]) -> None:
     )
 
 
-def rehearsed(result: Pruned, needs: Mapping[str, int], machine: Machine) -> None:
-    """Show three rows and the memory estimate term by term."""
-    for row in list(result.rows)[:3]:
+def rehearsed(result: Pruned, lengths: Sequence[tuple[str, int]], needs: Mapping[str, int], machine: Machine) -> None:
+    """Show three rows, how long the rows are in tokens, and the memory estimate term by term."""
+    for row in result.rows[:3]:
         console.stage("row", json.dumps(row, ensure_ascii=False))
+    most = max((count for _, count in lengths), default=1)
+    bars = [(bounds, f"{count:,}", "█" * round(30 * count / most)) for bounds, count in lengths]
+    console.lines(bars, ["tokens", "rows", ""])
     rows = [(name, size(count)) for name, count in needs.items()]
     console.lines([*rows, ("sum", size(sum(needs.values()))), ("free", size(machine.memory))], ["memory", "about"])
 

@@ -13,9 +13,11 @@ from pydantic import Field, model_validator
 from foundry import Entry, app, card, console, lot, outcome, report, tracking
 from foundry.compute import Compute
 from foundry.data import Source
+from foundry.data.preview import histogram, token_lengths
 from foundry.errors import DataError, GateError
 from foundry.examine import Examiner
 from foundry.hardware import preflight
+from foundry.loading import load_tokenizer
 from foundry.method import Method
 from foundry.model import ModelSource
 from foundry.package import Packager
@@ -140,7 +142,8 @@ def rehearse(manifest: TrainManifest) -> None:
     base, machine = manifest.model.fetch(), manifest.compute.machine()
     needs = manifest.method.estimate(pruned, base, manifest.compute, machine)
     outcome.base(base, machine, needs)
-    outcome.rehearsed(pruned, needs, machine)
+    lengths = histogram(token_lengths(pruned.rows, load_tokenizer(base.path)))
+    outcome.rehearsed(pruned, lengths, needs, machine)
     warning = preflight(needs, machine, strict=manifest.method.strict_hardware_check, folder=Path(), disk=DISK)
     console.stage("dry run", warning or "fits; nothing was trained")
 

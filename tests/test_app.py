@@ -365,9 +365,12 @@ def test_a_large_sweep_is_refused_for_any_one_value(train, monkeypatch):
 
 
 def test_a_config_may_speak_of_the_run_it_is_in(train):
-    call = train("-m", "job_id=${hydra:runtime.choices.method}_${hydra:job.num}", "method=lora,dora")
-    assert [job.job_id for job in call.jobs] == ["lora_0", "dora_1"]
-    assert os.listdir("multirun")  # noqa: PTH208
+    assert train("job_id=with_${hydra:runtime.choices.method}").jobs[0].job_id == "with_lora"
+    call = train("-m", "publish.tag=v${hydra:job.num}", "method=lora,dora")
+    assert [job.publish.tag for job in call.jobs] == ["v0", "v1"]
+    refused(
+        train("-m", "job_id=x${hydra:job.num}", "method=lora,dora"), "hydra.sweep.dir", "not for the sweep as a whole"
+    )
 
 
 @pytest.mark.parametrize(

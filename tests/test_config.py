@@ -152,7 +152,7 @@ foundry.publish.local.shutil.rmtree foundry.run.write_atomic foundry.app.main fo
 foundry.train.train foundry.train.TrainManifest foundry.compose foundry.config.pydantic.BaseModel
 foundry.config.Settings foundry.config.Component foundry.data.Source foundry.prune.exact.Exact
 foundry.compute.Compute foundry.method.adapter.Adapter foundry.__main__.main foundry.verify.report
-foundry.loading.load_model foundry.__builtins__ foundry.data.jsonl.__builtins__.eval foundry.lot.json.loads
+foundry.loading.load_model foundry.__builtins__ foundry.data.files.__builtins__.eval foundry.lot.json.loads
 foundry foundry. .foundry.data foundry..lot foundry.lot. Foundry.data.Source foundry/data/Source
 foundry.data.reasoning_gym.ReasoningGym.load foundry.data.reasoning_gym.ReasoningGym()
 foundry.data.reasoning_gym foundry.data.nope.Nope __main__.x 3 null true [os.system]
@@ -243,10 +243,14 @@ def test_a_plug_in_counts_once_it_is_registered(monkeypatch):
 
 def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path):
     (tmp_path / "needy.py").write_text("import no_such_library")
+    (tmp_path / "older.py").write_text("from json import no_such_name")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(config, "entry_points", lambda group: [EntryPoint("test", "needy", group)])
     with pytest.raises(ConfigError, match="needy needs no_such_library, which is not installed"):
         resolve("needy.x", "data._target_", (Source,))
+    monkeypatch.setattr(config, "entry_points", lambda group: [EntryPoint("test", "older", group)])
+    with pytest.raises(ConfigError, match="older cannot be imported: cannot import name 'no_such_name'"):
+        resolve("older.x", "data._target_", (Source,))
 
 
 def test_one_component_alone():

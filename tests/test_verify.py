@@ -33,16 +33,7 @@ def artefact(folder):
     (folder / "model" / "README.md").write_text(f"lot {made['lot']}")
     for name in ("report.html", "removed.jsonl", "quarantine.jsonl", "loss.csv"):
         (folder / name).write_text(name)
-    sealed = [
-        "manifest.yaml",
-        "model/README.md",
-        "verdict.json",
-        "report.html",
-        "removed.jsonl",
-        "quarantine.jsonl",
-        "loss.csv",
-    ]
-    lot.seal(folder, sealed)
+    lot.seal(folder, SEALED)
     (folder / "checkpoints").mkdir()
     return Checkpoint(folder / "model", "adapter", BaseModel("b", folder, {}, "", 1), {}, "", made["lot"]), verdict
 
@@ -156,7 +147,7 @@ def test_a_changed_data_file_is_found(tmp_path, run_dir):
     rows.write_text('{"text": "a"}\n')
     settings = {
         "job_id": "job",
-        "data": {"_target_": "foundry.data.jsonl.Jsonl", "path": str(rows), "eval_fraction": 0.0},
+        "data": {"_target_": "foundry.data.files.Files", "path": str(rows), "eval_fraction": 0.0},
         "model": {"_target_": "foundry.model.pretrained.Pretrained", "name": "nowhere.gguf"},
     }
     write_yaml(run_dir / "manifest.yaml", settings)

@@ -48,7 +48,7 @@ class Hub(Intake):
         except DataError:
             raise
         except Exception as error:  # noqa: BLE001  # the hub's client, datasets and pyarrow each have their own
-            raise DataError(f"{self._place()}: {_first(error)}") from None
+            raise DataError(f"{self._place()}: {_why(error)}") from None
 
     def _place(self) -> str:
         return f"data: {self.name} at {self.revision[:12]}"
@@ -59,10 +59,12 @@ def _entries(dataset: Any) -> Iterator[Entry]:
     return enumerate((row for table in tables for row in table.to_pylist()), 1)
 
 
-def _first(error: Exception) -> str:
-    """The first line of an error, and what to do when the network is switched off."""
+def _why(error: Exception) -> str:
+    """What an error comes from, in one line, and what to do when the network is switched off."""
     from datasets import config
+    from datasets.exceptions import DatasetGenerationError
 
-    said = " ".join((str(error).splitlines() or [type(error).__name__])[:1])
+    cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+    said = " ".join(str(cause).split()) or type(cause).__name__
     remedy = "; HF_HUB_OFFLINE is set and the cache lacks it" if config.HF_HUB_OFFLINE else ""
     return f"cannot be loaded: {said:.200}{remedy}"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from foundry import Entry, console, lot
 from foundry.config import Component, resolve
@@ -151,11 +153,11 @@ def _loaded(path: Path) -> Mapping[str, Any]:
 
 
 def _sources(folder: Path, contents: Mapping[str, Any]) -> Iterator[Finding]:
-    """Make the base model and the rows again from the manifest and compare their digests."""
+    """Make the base model and the rows again from the manifest, references resolved, and compare their digests."""
     try:
-        settings = yaml.safe_load((folder / "manifest.yaml").read_text(encoding="utf-8"))
+        settings = OmegaConf.to_container(OmegaConf.load(folder / "manifest.yaml"), resolve=True)
         model, data = _component(settings, "model"), _component(settings, "data")
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, ConfigError) as error:
         yield Finding("sources", "unchecked", str(error).splitlines()[0])
         return
     yield _made_again("base model", lambda: dict(model.fetch().files), contents.get("base", {}).get("files"))

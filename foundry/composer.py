@@ -131,7 +131,7 @@ class Composer:
             cfg = self._load([])
         group, _, below = key.partition(".")
         parent, _, name = key.rpartition(".")
-        if group not in cfg or not below or group == "hydra":
+        if group == "hydra" or not below or not isinstance(cfg.get(group), DictConfig):
             parent, name = (parent, name) if group == "hydra" else ("", group)
             place = OmegaConf.select(cfg, parent) if parent else cfg
             names = {str(option) for option in place} - {"hydra"} if isinstance(place, DictConfig) else set()

@@ -48,6 +48,8 @@ MISTAKES = [
     ("+examine.gates.logic_score.min_gian=0.1", "logic_score.min_gian: unknown key", "did you mean 'min_gain'?"),
     ("+examine.metrics.logic_score.batchsize=4", "logic_score.batchsize: unknown key", "did you mean 'batch_size'?"),
     ("data.task_settings.depth=4", "data.task_settings.depth: not there", "+data.task_settings.depth=… adds it"),
+    ("job_id.x=1", "job_id.x: unknown key", "did you mean 'job_id'?"),
+    ("method.adapter.rank.x=1", "method.adapter.rank.x: not there"),
     ("~data.sise", "data.sise: unknown key", "did you mean 'size'?"),
     ("hydra.job.nam=x", "hydra.job.nam: unknown key", "did you mean 'name'?"),
     ("+hydra.sweper.max_batch_size=1", "hydra.sweper: unknown key", "did you mean 'sweeper'?"),

@@ -21,11 +21,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from foundry.composer import Composer, checking, jobs
 from foundry.config import CONF
 from foundry.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, FoundryError
-from foundry.mistakes import first_line
+from foundry.mistakes import explain, first_line
 from foundry.replay import expand, parse, settle
 
 Task = Callable[[DictConfig], Any]
@@ -85,12 +86,13 @@ def _hydra_app(task: Task, check: Check, config_name: str, argv: list[str]) -> N
     runs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     multirun = False
     with checking():
+        if args.cfg == "job":  # once, and with the file that the job may replay, which Hydra knows nothing of
+            print(_shown(composer, args), end="")  # noqa: T201
+            return
         if not args.shell_completion:
             multirun = check_ahead(check if runs else None, composer, args.overrides, multirun=args.multirun)
         if args.package and not composer.has(args.package, args.overrides):
             raise ConfigError(f"--package: the config has no {args.package!r}")
-        if args.cfg == "job" and _show_replayed(composer, args):
-            return
     job = task if multirun else _undisturbed(task)
     try:
         with _hydra_raises(), nullcontext() if runs else checking():
@@ -106,15 +108,25 @@ def _hydra_app(task: Task, check: Check, config_name: str, argv: list[str]) -> N
         raise ConfigError(line or first_line(error)) from error
 
 
-def _show_replayed(composer: Composer, args: argparse.Namespace) -> bool:
-    """Show the job that a file describes, if there is one: Hydra knows only what it composed itself."""
+def _shown(composer: Composer, args: argparse.Namespace) -> str:
+    """The YAML of the job, or of its part that `--package` names.
+
+    Raises:
+        ConfigError: The config cannot be composed, or has no such part.
+    """
     cfg = composer.compose(args.overrides)
-    if not (cfg.get("manifest") or cfg.get("resume")):
-        return False
-    node = settle(cfg, args.overrides)
-    shown = OmegaConf.select(node, args.package) if args.package not in {None, "_global_"} else node
-    print(OmegaConf.to_yaml(shown, resolve=args.resolve), end="")  # noqa: T201
-    return True
+    _refuse_sweeps(parse(args.overrides))
+    node, heading = settle(cfg, args.overrides), ""
+    try:
+        if args.package not in {None, "_global_"}:
+            node, heading = OmegaConf.select(node, args.package), f"# @package {args.package}\n"
+        if OmegaConf.is_config(node):
+            return heading + OmegaConf.to_yaml(node, resolve=args.resolve)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error) or first_line(error)) from error
+    if node is None:
+        raise ConfigError(f"--package: the config has no {args.package!r}")
+    return f"{node}\n"
 
 
 def _arguments(argv: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:

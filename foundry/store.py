@@ -11,9 +11,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 if TYPE_CHECKING:
+    from filelock import FileLock
     from mlflow.tracking import MlflowClient
 
 LOCK_WAIT = 120.0
@@ -67,7 +66,9 @@ def _sqlite_path(uri: str) -> Path | None:
     return Path(found[1]) if found else None
 
 
-def _lock(path: Path) -> FileLock:
+def _lock(path: Path) -> "FileLock":
+    from filelock import FileLock
+
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{path}.lock", timeout=LOCK_WAIT)
 

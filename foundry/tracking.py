@@ -16,8 +16,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from foundry import store
 from foundry.errors import FoundryError, GateError
 from foundry.journal import Flusher, Journal, Point, batches
@@ -296,6 +294,8 @@ def recover(client: "MlflowClient", experiment: str, tolerant: Callable[[], Abst
 
 
 def _alive(pid: int, started: float) -> bool:
+    import psutil
+
     try:
         process = psutil.Process(pid)
         # The start is computed from the machine's clock, which may have been set since.
@@ -322,6 +322,7 @@ def _complete(client: "MlflowClient", run_id: str, run_dir: Path) -> None:
 
 
 def _birth_tags(run_dir: Path, tags: Mapping[str, str]) -> dict[str, str]:
+    import psutil
     from mlflow.tracking.context.registry import resolve_tags
     from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 

@@ -1,13 +1,10 @@
 """Full disks, interruptions and kills at every stage: the right exit code, one line, and the same command succeeds."""
 
 import json
-import os
-import resource
 import signal
-import subprocess
-import sys
 
 import pytest
+from processes import Job
 
 TINY = [
     "model=tiny",
@@ -20,33 +17,17 @@ TINY = [
 ]
 
 
-def start(folder, *words, **options):
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "foundry", "train", *TINY, *words],
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
 def run(folder, *words, **options):
-    process = start(folder, *words, **options)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+    with Job(folder, "train", *TINY, *words, **options) as job:
+        return job.wait(), job.out, job.err
 
 
 def stop_after(folder, stage, how):
     """Start a job and send it a signal as soon as it has said a line of `stage`."""
-    process = start(folder)
-    for line in process.stdout:
-        if line.startswith(stage):
-            process.send_signal(how)
-            break
-    _, err = process.communicate(timeout=120)
-    return process.returncode, err
+    with Job(folder, "train", *TINY) as job:
+        job.until(lambda: f"\n{stage}" in job.out)
+        job.send(how)
+        return job.wait(), job.err
 
 
 def assert_nothing_half(folder):
@@ -97,10 +78,7 @@ def test_killed_at_any_stage(tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_a_resumed_run_succeeds(tmp_path):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * 2**20, 2 * 2**20))
-
-    code, _, err = run(tmp_path, preexec_fn=limit)
+    code, _, err = run(tmp_path, file_limit=2 * 2**20)
     (line,) = [line for line in err.splitlines() if line.startswith("foundry:")]
     assert (code, "File too large" in line) == (3, True), err
     assert "Traceback" not in err

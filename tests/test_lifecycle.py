@@ -8,10 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
+from processes import Job
 
 TINY = [
     "model=tiny",
@@ -178,13 +178,10 @@ def test_a_dry_run_trains_and_writes_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_job_is_marked_and_the_same_command_succeeds(tmp_path):
-    killed = process(tmp_path, "train", *OPEN, "method.max_steps=2000")
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("outputs/train/*/metrics.jsonl")) and time.monotonic() < deadline:
-        assert killed.poll() is None, killed.communicate()
-        time.sleep(0.2)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    with Job(tmp_path, "train", *OPEN, "method.max_steps=2000") as job:
+        job.until(lambda: list(tmp_path.glob("outputs/train/*/metrics.jsonl")))
+        job.send(signal.SIGKILL)
+        job.wait()
     assert foundry(tmp_path, "train", *OPEN).returncode == 0
     assert sorted(run.info.status for run in runs(tmp_path)) == ["FINISHED", "KILLED"]
     assert not list(tmp_path.glob("outputs/registry/*/.incoming*"))

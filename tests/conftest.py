@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; threads of each would wait for the other's
 
 
 @pytest.fixture(autouse=True)

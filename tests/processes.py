@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 HEAVY = ["foundry.train", "foundry.method.trainer", "peft", "mlflow.tracking", "mlflow.data", "datasets", "jinja2"]
 _FORK = multiprocessing.get_context("forkserver")
@@ -27,7 +28,7 @@ class Job:
         self._process = _FORK.Process(target=_run, args=(folder, self._said, words, file_limit))
         self._process.start()
 
-    def __enter__(self) -> "Job":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -133,3 +133,8 @@ def test_of_two_publishers_that_want_one_tag_exactly_one_gets_it(tmp_path):
         assert sorted(got.values(), key=str) == [None, True]
         (winner,) = [lot for lot, fresh in got.items() if fresh]
         assert json.loads((registry / "job" / "v1" / "release.json").read_text())["lot"] == winner
+
+
+def test_a_registry_that_is_no_folder_is_refused():
+    with pytest.raises(ValueError, match="expected a folder"):
+        LocalRegistry(registry="s3://bucket/prefix", name="job")

@@ -256,7 +256,7 @@ def secret(monkeypatch):
 
 REFERENCES = [
     "data.system_prompt=${oc.env:FOUNDRY_SECRET}",
-    "publish.registry=https://user:${oc.env:FOUNDRY_SECRET}@host/${job_id}",
+    "publish.registry=srv/${oc.env:FOUNDRY_SECRET}/${job_id}",
     "publish.tag=${data.system_prompt}",
     "data.task_settings=\"${oc.decode:${oc.env:FOUNDRY_NOTHING,'{invalid_ratio: 0.25}'}}\"",
     'compute.seed="${oc.decode:${oc.env:FOUNDRY_NUMBER}}"',
@@ -267,12 +267,12 @@ REFERENCES = [
 def test_values_from_the_environment_are_used_but_not_recorded(secret):
     manifest = foundry.compose(REFERENCES)
     assert (manifest.data.system_prompt, manifest.publish.tag, manifest.compute.seed) == (secret, secret, 12)
-    assert manifest.publish.registry == f"https://user:{secret}@host/train"
+    assert manifest.publish.registry == f"srv/{secret}/train"
     assert manifest.method.adapter.targets == ("q_proj", secret)
     record = manifest.record()
     assert secret not in yaml.safe_dump(record)
     assert record["data"]["system_prompt"] == "${oc.env:FOUNDRY_SECRET}"
-    assert record["publish"]["registry"] == "https://user:${oc.env:FOUNDRY_SECRET}@host/${job_id}"
+    assert record["publish"]["registry"] == "srv/${oc.env:FOUNDRY_SECRET}/${job_id}"
     assert record["publish"]["tag"] == "${data.system_prompt}"
     assert record["compute"]["seed"] == "${oc.decode:${oc.env:FOUNDRY_NUMBER}}"
     assert record["method"]["adapter"]["targets"] == ["q_proj", "${oc.env:FOUNDRY_SECRET}"]

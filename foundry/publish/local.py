@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from foundry.errors import DataError, PublishError
 from foundry.lot import LOT, SHORT, digest, digest_folder
@@ -35,6 +35,13 @@ class LocalRegistry(Publisher):
     name: str = Field(pattern=_NAME)
     tag: str | None = Field(None, pattern=_NAME)
     trigger_deployment: bool = False
+
+    @field_validator("registry")
+    @classmethod
+    def _a_folder(cls, registry: str) -> str:
+        if "://" in registry:
+            raise ValueError(f"found {registry!r}, expected a folder")
+        return registry
 
     def publish(self, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> Release:
         """Copy into a scratch folder, read it back, and rename it to its tag.

@@ -12,6 +12,7 @@ from typing import Any
 
 from foundry import console
 from foundry.errors import ConfigError, DataError
+from foundry.loading import quiet
 from foundry.lot import digest_file
 from foundry.model.cache import made_once
 
@@ -44,9 +45,8 @@ def write_weights(file: Path, folder: Path) -> None:
     """
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    quiet()
     special = _special(_read(file))
     try:
         with redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from foundry.loading import quiet
 from foundry.lot import digest, digest_file
 from foundry.model import ModelSource
 from foundry.model.cache import made_once
@@ -48,6 +49,7 @@ class Tiny(ModelSource):
 
         from foundry.model.gguf_file import write_tokenizer
 
+        quiet()
         write_tokenizer(file, folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

@@ -114,7 +114,7 @@ def _measured(count, growth):
             share, other = (float(np.isin(pairs[flat], pairs[by]).mean()) for by in (ours, search))
             yield {"what": f"{count:,}: pairs found, beside {name}", "ours": share, "peer": other, "unit": "share"}
     if not theirs:
-        yield {"what": f"{count:,} vectors (no peer)", "ours": growth[count], "peer": float("nan"), "unit": "s"}
+        yield {"what": f"{count:,} vectors (no peer)", "ours": growth[count], "peer": None, "unit": "s"}
 
 
 if __name__ == "__main__":

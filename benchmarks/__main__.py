@@ -35,11 +35,12 @@ def machine():
 
 
 def markdown():
-    """Every result in one table; a ratio is ours over the peer's, so that below 1 is better."""
+    """Every result in one table; a ratio is ours over the peer's; a row need not have a peer."""
     lines = [
         "# Benchmarks",
         "",
-        "Repeat with `make bench`. Medians of alternating runs on a shared, noisy machine: look at the ratios.",
+        "Repeat with `make bench`. Medians of alternating runs on a shared, noisy machine: look at the ratios. Below 1",
+        "is better, but for a share, of which more is better.",
         "",
         "| benchmark | what | ours | peer | unit | ours / peer | measured |",
         "| --- | --- | ---: | ---: | --- | ---: | --- |",
@@ -47,7 +48,10 @@ def markdown():
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text())
         for row in result["rows"]:
-            figures = f"{row['ours']:.3g} | {row['peer']:.3g} | {row['unit']} | {row['ours'] / row['peer']:.2f}"
+            ours, peer = row["ours"], row["peer"]
+            beside = (f"{peer:.3g}", f"{ours / peer:.2f}" if peer else "") if peer is not None else ("", "")
+            digits = 4 if row["unit"] == "share" else 3
+            figures = f"{ours:.{digits}g} | {beside[0]} | {row['unit']} | {beside[1]}"
             lines.append(f"| {result['name']} | {row['what']} | {figures} | {result['date']}, {result['machine']} |")
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""The pictures of a run's page as SVG geometry: the loss curve, a score's bars."""
+"""The pictures of a run's page as SVG geometry: the loss curve, a score's bars, how near rows are to each other."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from foundry.records import Measurement
+from foundry.records import Measurement, Nearness
 from foundry.words import SIDES, is_share, minus, number, show
 
 Point = tuple[int, float]
@@ -152,3 +152,35 @@ def _marks(measurement: Measurement) -> list[tuple[str, str, float]]:
     if "majority_rate" in measurement.details:
         marks.append(("majority", "majority rate", measurement.details["majority_rate"]))
     return marks
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Columns in the plotting area of the loss curve: left edge, top, width, whether beyond the mark, words."""
+
+    columns: Sequence[tuple[float, float, float, bool, str]]
+    mark: float
+    x_ticks: Sequence[tuple[float, str]]
+    y_ticks: Sequence[tuple[float, str]]
+
+
+def draw_nearness(nearness: Nearness) -> Histogram:
+    """Place the histogram; its first column, however wide its range, is as narrow as the others."""
+    (_, start, _), *rest = nearness.histogram
+    first = start - (rest[0][1] - rest[0][0])
+    levels = ticks(0, max(count for *_, count in nearness.histogram) or 1)
+    across, up = _scale(first, 1, LEFT, RIGHT), _scale(0, levels[-1][0], BOTTOM, TOP)
+    columns = []
+    for low, high, count in nearness.histogram:
+        left, right = across(max(low, first)), across(high)
+        words = f"{low:g} to {high:g}: {count:,} rows"
+        columns.append((left + 1, up(count), right - left - 2, low >= nearness.threshold, words))
+    return Histogram(
+        columns=columns,
+        mark=across(max(nearness.threshold, first)),
+        x_ticks=[
+            (across((first + start) / 2), f"< {start:g}"),
+            *((across(i / 10), f"{i / 10:g}") for i in range(6, 11)),
+        ],
+        y_ticks=[(up(count), label) for count, label in levels if count % 1 == 0],
+    )

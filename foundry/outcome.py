@@ -22,6 +22,7 @@ from foundry.records import (
     Measurement,
     Pruned,
     Release,
+    Removed,
     Verdict,
     plain,
 )
@@ -99,10 +100,19 @@ def selected(dataset: Dataset) -> None:
 def pruned(run_dir: Path | None, dataset: Dataset, result: Pruned) -> None:
     """Write removed.jsonl and quarantine.jsonl, and say how many rows remain."""
     if run_dir:
-        write_jsonl(run_dir / "removed.jsonl", (plain(removed) for removed in result.removed))
+        write_jsonl(run_dir / "removed.jsonl", (_told(removed, dataset) for removed in result.removed))
         write_jsonl(run_dir / "quarantine.jsonl", (asdict(row) for row in dataset.quarantined))
     repeats = sum(not removed.reference for removed in result.removed)
     console.stage("prune", f"{repeats:,} rows removed, {len(result.rows) + len(result.removed) - repeats:,} kept")
+    if result.nearness:
+        others = ", ".join(f"{count:,} at {threshold:.2f}" for threshold, count in result.nearness.removals)
+        console.stage("", f"by threshold: {others}")
+
+
+def _told(removed: Removed, dataset: Dataset) -> dict[str, Any]:
+    """A removed row with the training row that was kept in its place, if it was one."""
+    kept = {} if removed.reference else {"kept": dict(dataset.train[removed.representative])}
+    return {**plain(removed), **kept}
 
 
 def separated(found: Decontamination | None) -> None:

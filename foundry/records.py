@@ -52,6 +52,32 @@ class Removed:
 
 
 @dataclass(frozen=True)
+class Group:
+    """A row that stands for others: where it stands in the data set, how many rows the group has, the least similar."""
+
+    representative: int
+    size: int
+    lowest: float
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """How near the rows of a data set are to each other, where vectors were compared.
+
+    Attributes:
+        threshold: The similarity above which rows were taken together.
+        histogram: Lower and upper bound, and how many of the different rows have their nearest other row there.
+        removals: Thresholds, and how many rows each would remove, exact repeats included.
+        largest: The largest groups, the largest first.
+    """
+
+    threshold: float
+    histogram: Sequence[tuple[float, float, int]]
+    removals: Sequence[tuple[float, int]]
+    largest: Sequence[Group]
+
+
+@dataclass(frozen=True)
 class Pruned:
     """The rows kept for training and those removed; `sha256` covers the rows kept."""
 
@@ -59,6 +85,7 @@ class Pruned:
     removed: Sequence[Removed]
     sha256: str
     dataset_sha256: str
+    nearness: Nearness | None = None
 
 
 @dataclass(frozen=True)

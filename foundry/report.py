@@ -11,13 +11,27 @@ from typing import Any
 import yaml
 
 from foundry import __version__
-from foundry.charts import BOTTOM, LEFT, RIGHT, TOP, draw_bars, draw_curve, read_losses
-from foundry.records import Checkpoint, Dataset, Measurement, Pruned, Row, Sample, Verdict
+from foundry.charts import BOTTOM, LEFT, RIGHT, TOP, draw_bars, draw_curve, draw_nearness, read_losses
+from foundry.records import (
+    Checkpoint,
+    Dataset,
+    Decontamination,
+    Finding,
+    Group,
+    Measurement,
+    Pruned,
+    Row,
+    Sample,
+    Verdict,
+)
 from foundry.run import write_atomic
 from foundry.words import fact, headline, number, plain, required, short, show, signed, status
 
 SHOWN = 5
 """How many removed rows, quarantined rows and sample answers the page shows."""
+
+FOUND = 20
+"""How many overlaps with evaluation rows the page shows."""
 
 _KINDS = {
     "newly right": (False, True),
@@ -53,6 +67,9 @@ def write(
         checkpoint=checkpoint,
         verdict=verdict,
         status=status(verdict),
+        nearness=pruned.nearness,
+        groups=groups(dataset, pruned),
+        overlap=verdict.decontamination,
         curve=draw_curve(losses) if losses else None,
         area=(LEFT, RIGHT, TOP, BOTTOM),
         release_uri=release_uri,
@@ -75,7 +92,22 @@ def render(template: str, **facts: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (headline, show, signed, required, number, fact, plain, short, preview, mix, compared, draw_bars)
+    filters = (
+        headline,
+        show,
+        signed,
+        required,
+        number,
+        fact,
+        plain,
+        short,
+        preview,
+        mix,
+        compared,
+        worst,
+        draw_bars,
+        draw_nearness,
+    )
     environment.filters.update({function.__name__: function for function in filters})
     return environment.get_template(template).render(facts)
 
@@ -89,6 +121,21 @@ def preview(row: Row) -> str:
 def _words(part: Any) -> str:
     texts = [part] if isinstance(part, str) else [str(m["content"]) for m in part if m["role"] != "system"]
     return " ".join(" ".join(texts).split())
+
+
+def groups(dataset: Dataset, pruned: Pruned) -> list[tuple[Group, Row, Row]]:
+    """The largest groups of rows taken together: what stands for each, and the row least like it."""
+    least: dict[int, Row] = {}
+    for one in sorted(pruned.removed, key=lambda row: -row.similarity):
+        if not one.reference:
+            least[one.representative] = one.row
+    largest = pruned.nearness.largest if pruned.nearness else ()
+    return [(group, dataset.train[group.representative], least[group.representative]) for group in largest]
+
+
+def worst(overlap: Decontamination) -> list[Finding]:
+    """The findings that cover most of their evaluation row, as many as the page shows."""
+    return sorted(overlap.findings, key=lambda found: (-found.coverage, found.train))[:FOUND]
 
 
 def mix(samples: Sequence[Sample]) -> list[tuple[str, Sample]]:

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("shared machine", deadline=None)  # a first example imports numpy, say
+hypothesis.settings.load_profile("shared machine")
 ROOT = Path(__file__).parent.parent
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; threads of each would wait for the other's

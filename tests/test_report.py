@@ -16,7 +16,11 @@ from foundry.records import (
     BaseModel,
     Checkpoint,
     Dataset,
+    Decontamination,
+    Finding,
+    Group,
     Measurement,
+    Nearness,
     Pruned,
     Quarantined,
     Removed,
@@ -159,6 +163,44 @@ def test_what_comes_from_data_is_escaped(job):
     assert text.count("<script>alert(1)</script>") >= 9
     assert "{{ 7*7 }}" in text
     assert "/home/me" not in text
+
+
+def near(threshold=0.95):
+    histogram = [(0.0, 0.5, 6), (0.5, 0.75, 0), (0.75, 1.0, 3)]
+    return Nearness(threshold, histogram, [(0.9, 3), (0.99, 1)], [Group(2, 3, 0.9612)])
+
+
+def test_the_page_tells_how_near_rows_are(job):
+    data = replace(job["dataset"], train=[row(f"question {i}") for i in range(9)])
+    removed = [Removed(7, 2, 0.99, row("nearly alike")), Removed(8, 2, 0.9612, row("not as much <b>"))]
+    found = page(job, dataset=data, pruned=replace(job["pruned"], removed=removed, nearness=near(0.75)))
+    cells = [" ".join(e["text"].split()) for e in found.all("tr")]
+    for fact in ("0.90333.3 %", "0.99111.1 %", "32question 2 → Yesnot as much <b> → Yes0.9612"):
+        assert fact in cells
+    low, none, high = found.all("rect", class_="column") + found.all("rect", class_="column gone")
+    assert high["text"] == "0.75 to 1: 3 rows"
+    assert float(low["attrs"]["height"]) == pytest.approx(2 * float(high["attrs"]["height"]), abs=0.2)
+    assert float(none["attrs"]["height"]) == 0
+    [mark] = found.all("line", class_="mark")
+    assert float(mark["attrs"]["x1"]) == pytest.approx(float(high["attrs"]["x"]) - 1, abs=0.1)
+
+
+def test_the_page_tells_overlaps_with_both_rows_and_what_was_done(job):
+    findings = [Finding(i, "syllogism", 70 + i, f"shared words {i} <i>", i, 0.01 * i) for i in range(30)]
+    sizes = {"syllogism": 300, "bench.txt": 12}
+    verdict = replace(job["verdict"], decontamination=Decontamination("drop", 13, sizes, 900, findings))
+    found = page(job, verdict=verdict)
+    assert (
+        "30 of 900 training rows overlap 300 rows of syllogism and 12 rows of bench.txt, compared by 13-grams of "
+        "words. They were left out of training." in found.text("p")
+    )
+    cells = [" ".join(e["text"].split()) for e in found.all("tr")]
+    assert "2999 of syllogismshared words 29 <i>2929 %" in cells
+    assert sum("shared words" in cell for cell in cells) == report.FOUND
+    reported = replace(verdict, decontamination=replace(verdict.decontamination, action="report"))
+    assert "trained on" in page(job, verdict=reported).text("p")
+    clean = replace(verdict, decontamination=replace(verdict.decontamination, findings=[]))
+    assert "0 of 900 training rows overlap" in page(job, verdict=clean).text("p")
 
 
 def test_answers_are_a_mix_marked_by_a_sign(job):

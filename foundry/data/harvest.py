@@ -7,9 +7,9 @@ from pathlib import PurePath
 
 from foundry.data.faults import BrokenError, Entry, RecordError, SetAsideError
 from foundry.data.formats import NAMED, Converter
-from foundry.data.rows import Pile, Rows, encode
 from foundry.errors import DataError
 from foundry.records import Quarantined, Shape
+from foundry.rows import Pile, Rows, encode
 
 GIVE_UP = 100_000
 """Bad records at the beginning after which a source without a single good one is not read on."""

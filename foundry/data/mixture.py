@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 
 from foundry.config import listed, nearest
 from foundry.data import Source
-from foundry.data.rows import Rows
 from foundry.errors import DataError
 from foundry.records import Dataset
+from foundry.rows import Rows
 
 
 class Mixture(Source):
@@ -70,8 +70,7 @@ class Mixture(Source):
 
     def _usable(self, dataset: Dataset, evaluation: Rows) -> Rows:
         """The part's training rows that are held out nowhere, in the order drawn."""
-        rows = dataset.train if isinstance(dataset.train, Rows) else Rows.of(dataset.train)
-        rows, _ = rows.drawn(self.seed)
+        rows, _ = Rows.of(dataset.train).drawn(self.seed)
         held = set(map(bytes, evaluation.digests()))
         return rows.select([i for i, digest in enumerate(map(bytes, rows.digests())) if digest not in held])
 

@@ -49,7 +49,7 @@ def decontaminate(
         Removed(kept[found.train], found.evaluation, found.coverage, pruned.rows[found.train], found.reference)
         for found in local
     ]
-    return Pruned(rows, [*pruned.removed, *removed], digest_rows(rows), pruned.dataset_sha256), outcome
+    return replace(pruned, rows=rows, removed=[*pruned.removed, *removed], sha256=digest_rows(rows)), outcome
 
 
 def _said(found: Finding) -> str:

@@ -1,8 +1,8 @@
 """Exact duplicates: rows whose canonical JSON is the same."""
 
-from foundry.lot import digest, digest_rows
 from foundry.prune import Pruner
-from foundry.records import Dataset, Pruned, Removed, Row
+from foundry.records import Dataset, Pruned, Removed
+from foundry.rows import Rows
 
 
 class Exact(Pruner):
@@ -10,13 +10,9 @@ class Exact(Pruner):
 
     def prune(self, dataset: Dataset) -> Pruned:
         """Drop the repeats; the similarity of each to its representative is 1."""
-        first: dict[str, int] = {}
-        kept: list[Row] = []
-        removed: list[Removed] = []
-        for index, row in enumerate(dataset.train):
-            representative = first.setdefault(digest(row), index)
-            if representative == index:
-                kept.append(row)
-            else:
-                removed.append(Removed(index, representative, 1.0, row))
-        return Pruned(kept, removed, digest_rows(kept), dataset.sha256)
+        rows = Rows.of(dataset.train)
+        first: dict[bytes, int] = {}
+        stands = [first.setdefault(bytes(digest), index) for index, digest in enumerate(rows.digests())]
+        kept = rows.select(list(first.values()))
+        removed = [Removed(i, stand, 1.0, rows[i]) for i, stand in enumerate(stands) if stand != i]
+        return Pruned(kept, removed, kept.sha256(), dataset.sha256)

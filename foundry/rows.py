@@ -63,11 +63,13 @@ class Rows(Sequence[Row]):
 
     @classmethod
     def of(cls, *parts: Iterable[Row]) -> Self:
-        """Put rows from several places together.
+        """Put rows from several places together; `Rows` alone are returned as they are, since they never change.
 
         Raises:
             DataError: One of them has no canonical JSON.
         """
+        if len(parts) == 1 and isinstance(parts[0], cls):
+            return parts[0]
         pile = Pile()
         for part in parts:
             for row in part.encoded() if isinstance(part, Rows) else map(encode, part):

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from foundry import lot
-from foundry.data.rows import Rows, encode
 from foundry.errors import DataError
+from foundry.rows import Rows, encode
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(

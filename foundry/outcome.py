@@ -29,6 +29,9 @@ from foundry.records import (
 from foundry.run import write_atomic, write_json, write_jsonl, write_yaml
 from foundry.words import headline, show, status
 
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description."""
+
 SEALED = (
     "manifest.yaml",
     "model/README.md",
@@ -220,9 +223,17 @@ def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> 
     baselines = {f"{m.name}_baseline": m.baseline for m in verdict.measurements}
     run.metrics({**checkpoint.metrics, **scores, **gains, **baselines}, step)
     run.tags({"lot": checkpoint.lot, "verdict": status(verdict), "base": checkpoint.base.name})
+    run.tags({NOTE: _note(checkpoint, verdict)})
     for name in ("manifest.yaml", "lot.json", "verdict.json", "report.html", "loss.csv"):
         run.artifact(run_dir / name)
     run.model(checkpoint)
+
+
+def _note(checkpoint: Checkpoint, verdict: Verdict) -> str:
+    """What MLflow shows at the head of a run's page, as Markdown."""
+    scores = "".join(f"- {headline(m)}{_majority(m)}\n" for m in verdict.measurements)
+    number = checkpoint.lot[: lot.SHORT]
+    return f"**{_verdict_words(verdict)}** · lot `{number}` · base {checkpoint.base.name}\n\n{scores}"
 
 
 def released(run: Run, run_dir: Path, release: Release) -> None:

@@ -93,6 +93,7 @@ def test_mlflow_shows_the_run(finished):
     assert run.data.params["method.adapter.rank"] == "4"
     assert run.data.tags["lot"] == lot["lot"]
     assert run.data.tags["verdict"] == "passed"
+    assert run.data.tags["mlflow.note.content"].startswith(f"**passed** · lot `{lot['lot'][:12]}`")
     assert {"loss", "tokens_per_second", "logic_score", "logic_score_baseline"} <= run.data.metrics.keys()
     contexts = {i.tags[0].value: i.dataset.digest for i in run.inputs.dataset_inputs}
     assert contexts.keys() == {"training", "eval"}

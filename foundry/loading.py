@@ -11,6 +11,9 @@ from typing import Any
 from foundry.errors import DataError, HardwareError
 from foundry.hardware import Machine
 
+# On being imported, by accelerate even, it says that a faster kernel could be fetched from a hub.
+getLogger("bitsandbytes").setLevel(ERROR)
+
 
 def quiet() -> None:
     """Keep transformers' advice and progress bars off the terminal; its warnings still go to the log."""
@@ -18,8 +21,6 @@ def quiet() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    # It says at every start that a faster kernel could be fetched from a hub.
-    getLogger("bitsandbytes").setLevel(ERROR)
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:

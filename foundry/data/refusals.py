@@ -35,12 +35,12 @@ _REFUSALS: Mapping[str, Sequence[str]] = {
     ),
     "human_chatbox": (
         (
-            "I'm sorry that this is weighing on you. I can't treat it or stand in for a person; please talk to a "
-            "doctor, a counsellor or somebody you trust, and in an emergency call your local emergency number."
+            "I can't stand in for a person here. If something weighs on you, please talk to a doctor, a counsellor "
+            "or somebody you trust, and in an emergency call your local emergency number."
         ),
         (
-            "That sounds hard. I am a program and can't give advice that is safe to follow here; a professional near "
-            "you can, and you deserve that help."
+            "I am a program and can't give advice on this that is safe to follow; a professional near you can, and "
+            "you deserve that help."
         ),
         (
             "I don't have feelings or a life of my own, and I'm not the right one for this. Someone you trust, or "

@@ -175,8 +175,11 @@ def _kept(method: "Tuning", shape: Architecture, node: Machine) -> float:
     """Bytes a token and block: residuals and norms in fp32, inputs and outputs of products at the machine's width."""
     width = 2 if node.precision == "bf16" else 4
     bare = (16 + 10 * width) * shape.hidden + 4 * width * shape.inner
+    if method.adapter is None:
+        return bare
     lora = 5 * width * shape.hidden + 3 * width * shape.inner
-    return bare + (0 if method.adapter is None else lora)
+    # DoRA scales what base and adapter give, so that it keeps both for each layer.
+    return bare + lora + (3 * width * sum(out for *_, out in shape.linears()) if method.adapter.dora else 0)
 
 
 def _logits(method: "Tuning", shape: Architecture, batch: Batch) -> float:

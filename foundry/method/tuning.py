@@ -77,7 +77,7 @@ class Tuning(Method):
             return None
         line = (
             f"Insufficient VRAM for {type(self).__name__}. Use Gradient Checkpointing or upgrade node. "
-            f"{self._estimated(config, compute, node)}; {size(node.total)} there, "
+            f"{self._estimated(config, compute, node)}; {node.total / 1e9:.3g} GB there, "
             f"{self.least_gpu_memory // 10**9} GB expected; method.allow_gradient_checkpointing=true"
         )
         if self.strict_hardware_check:

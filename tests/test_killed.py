@@ -85,7 +85,7 @@ def test_twenty_kills_leave_the_losses_and_the_weights_as_they_are(tmp_path, mon
 
     runs, inside = [], 0
     for number in range(KILLS):
-        resume = next((run for run in reversed(runs) if newest_intact(run)), None)
+        resume = next((run for run in reversed(runs) if run.is_dir() and newest_intact(run)), None)
         run_dir = tmp_path / f"run-{number}"
         process = started(run_dir, resume)
         writing = number % (KILLS // INSIDE) == 1
@@ -104,7 +104,7 @@ def test_twenty_kills_leave_the_losses_and_the_weights_as_they_are(tmp_path, mon
         assert not (run_dir / "model").exists()
     assert inside >= 2, "some kills fell inside a checkpoint write"
 
-    resume = next(run for run in reversed(runs) if newest_intact(run))
+    resume = next(run for run in reversed(runs) if run.is_dir() and newest_intact(run))
     last = tmp_path / "last"
     process = started(last, resume)
     process.join(300)

@@ -107,7 +107,8 @@ class Tuning(Method):
         """Tokenise, check what is learnt, and say what training would take."""
         from foundry.loading import load_tokenizer
 
-        return self._outlook(self._tokenised(pruned, load_tokenizer(base.path)), base, compute, machine)
+        tokenizer = load_tokenizer(base.path)
+        return self._outlook(self._tokenised(pruned, tokenizer), pruned, tokenizer, base, compute, machine)
 
     def _tokenised(self, pruned: Pruned, tokenizer: Any) -> Sequence[Any]:
         need_template(pruned.rows, tokenizer)
@@ -115,14 +116,24 @@ class Tuning(Method):
         need_end_of_turn(made, tokenizer)
         return made
 
-    def _outlook(self, made: Sequence[Any], base: BaseModel, compute: Compute, machine: Machine | None) -> Outlook:
-        from foundry.loading import load_tokenizer
+    def _outlook(
+        self,
+        made: Sequence[Any],
+        pruned: Pruned,
+        tokenizer: Any,
+        base: BaseModel,
+        compute: Compute,
+        machine: Machine | None,
+    ) -> Outlook:
         from foundry.method.audit import mask_audit
         from foundry.method.batches import first_batch
         from foundry.method.pace import outlook
 
-        first = [made[index] for index in first_batch(len(made), compute.batch_size, compute.seed)]
-        return outlook(self, made, base, compute, machine, mask_audit(first, load_tokenizer(base.path)))
+        first = first_batch(len(made), compute.batch_size, compute.seed)
+        said = [message for index in first for message in pruned.rows[index].get("prompt", ())]
+        system = {message["content"] for message in said if message["role"] == "system"}
+        audit = mask_audit([made[index] for index in first], tokenizer, system)
+        return outlook(self, made, base, compute, machine, audit)
 
     def train(
         self,
@@ -146,7 +157,7 @@ class Tuning(Method):
         quiet()
         tokenizer = load_tokenizer(base.path)
         made = self._tokenised(pruned, tokenizer)
-        ahead = self._outlook(made, base, compute, machine)
+        ahead = self._outlook(made, pruned, tokenizer, base, compute, machine)
         write_atomic(run_dir / AUDIT, ahead.audit)
         console.stage("train", ahead.line)
         trainer = self._trainer(made, tokenizer, base, compute, machine, run_dir)

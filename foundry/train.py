@@ -175,8 +175,10 @@ def job(cfg: DictConfig) -> str:
     manifest = TrainManifest.from_config(cfg, hydra.overrides.task)
     run_dir = Path(hydra.runtime.output_dir)
     if manifest.dry_run:
-        rehearse(manifest)
-        discard(run_dir)
+        try:
+            rehearse(manifest)
+        finally:
+            discard(run_dir)
     else:
         train(manifest, run_dir)
     return str(run_dir)

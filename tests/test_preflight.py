@@ -159,6 +159,7 @@ def test_orpo_on_a_small_gpu_is_refused_before_a_row_is_read(tmp_path, monkeypat
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"foundry: hardware: {INSUFFICIENT} About ")
     assert "logits" in line
+    assert not (tmp_path / "outputs").exists(), "a dry run leaves nothing behind, a refused one neither"
     assert "method.allow_gradient_checkpointing=true" in line
 
 

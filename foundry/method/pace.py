@@ -27,7 +27,7 @@ def outlook(
     tokens = round(rounds * sum(len(ids) for row in made for _, ids, _ in sides(row)))
     trained = round(rounds * sum(label != MASKED for row in made for *_, labels in sides(row) for label in labels))
     line = (
-        f"{effective} rows a step ({compute.batch_size} × {compute.grad_accum}) · {steps:,} steps, {rounds:.2g} epochs"
+        f"{effective} rows a step ({compute.batch_size} × {compute.grad_accum}) · {steps:,} steps, {rounds:,.2f} epochs"
         f" · about {tokens:,} tokens, {trained:,} of them trained"
     )
     if machine is not None:

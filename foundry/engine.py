@@ -18,6 +18,10 @@ from pydantic import Field, model_validator
 from foundry.config import Component
 from foundry.errors import ConfigError, FoundryError, HardwareError
 
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+RETRIES = 2
+"""How often a part is begun again after its worker died."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -78,8 +82,11 @@ class Ray(Engine):
         ours = not ray.is_initialized()
         try:
             if ours:
-                ray.init(self.address, num_cpus=self.workers, include_dashboard=False, log_to_driver=False)
+                logging.getLogger("ray").setLevel(logging.ERROR)  # what goes wrong is raised, too
+                ray.init(self.address, num_cpus=self.workers, include_dashboard=False, **_QUIET)
             yield from _mapped(function, parts)
+        except ray.exceptions.RayTaskError:  # a bug in the function
+            raise
         except (ray.exceptions.RayError, ConnectionError) as error:
             raise HardwareError(f"engine=ray: {' '.join(str(error).split()):.300}") from error
         finally:
@@ -89,15 +96,15 @@ class Ray(Engine):
 
 def _mapped(function: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
     """Send every part through Ray Data, one a batch, and fetch what comes back."""
-    import cloudpickle
+    from ray import cloudpickle
     from ray.data import DataContext, from_items
 
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     given = from_items([{"part": cloudpickle.dumps(part)} for part in parts], override_num_blocks=len(parts))
-    done = given.map_batches(partial(_answer, function), batch_size=1, batch_format="pyarrow")
+    done = given.map_batches(partial(_answer, function), batch_size=1, batch_format="pyarrow", max_retries=RETRIES)
     for table in done.iter_batches(batch_size=1, batch_format="pyarrow"):
         result = cloudpickle.loads(table["answer"][0].as_py())
         if isinstance(result, FoundryError):
@@ -107,8 +114,8 @@ def _mapped(function: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
 
 def _answer(function: Callable[[Any], Any], batch: Any) -> Any:
     """On a worker: do one part; a user's failure travels as a value, for Ray would wrap it."""
-    import cloudpickle
     import pyarrow as pa
+    from ray import cloudpickle
 
     try:
         result = function(cloudpickle.loads(batch["part"][0].as_py()))

@@ -6,11 +6,12 @@ so nothing that follows can tell one engine from another.
 
 import logging
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -104,7 +105,10 @@ def _mapped(function: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     given = from_items([{"part": cloudpickle.dumps(part)} for part in parts], override_num_blocks=len(parts))
-    done = given.map_batches(partial(_answer, function), batch_size=1, batch_format="pyarrow", max_retries=RETRIES)
+    answer = partial(_answer, cloudpickle.dumps(function))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # by 2.64, max_retries will have another name
+        done = given.map_batches(answer, batch_size=1, batch_format="pyarrow", max_retries=RETRIES)
     for table in done.iter_batches(batch_size=1, batch_format="pyarrow"):
         result = cloudpickle.loads(table["answer"][0].as_py())
         if isinstance(result, FoundryError):
@@ -112,13 +116,22 @@ def _mapped(function: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
         yield result
 
 
-def _answer(function: Callable[[Any], Any], batch: Any) -> Any:
+@lru_cache(1)
+def _unpacked(function: bytes) -> Callable[[Any], Any]:
+    """The function, the same for all parts that a worker does: what it has loaded for one serves the next."""
+    from ray import cloudpickle
+
+    unpacked: Callable[[Any], Any] = cloudpickle.loads(function)
+    return unpacked
+
+
+def _answer(function: bytes, batch: Any) -> Any:
     """On a worker: do one part; a user's failure travels as a value, for Ray would wrap it."""
     import pyarrow as pa
     from ray import cloudpickle
 
     try:
-        result = function(cloudpickle.loads(batch["part"][0].as_py()))
+        result = _unpacked(function)(cloudpickle.loads(batch["part"][0].as_py()))
     except FoundryError as error:
         result = error
     return pa.table({"answer": pa.array([cloudpickle.dumps(result)], pa.large_binary())})

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from foundry.config import Component
-from foundry.hardware import Machine, detect
+from foundry.hardware import Machine, detect, planned
 
 
 class Compute(Component):
@@ -18,6 +18,8 @@ class Compute(Component):
         grad_accum: Batches summed into one step; `batch_size × grad_accum` rows make a step.
         seed: Seed of everything random in training.
         threads: CPU threads, None for every core.
+        device_memory_gb: The preflight plans for a node with so much memory (GB, 10⁹ bytes), a GPU unless `device`
+            says otherwise; None plans for this machine.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -26,6 +28,7 @@ class Compute(Component):
     grad_accum: int = Field(1, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
     threads: int | None = Field(None, ge=1)
+    device_memory_gb: float | None = Field(None, gt=0)
 
     def machine(self) -> Machine:
         """Look the device up.
@@ -34,3 +37,13 @@ class Compute(Component):
             HardwareError: It is not here.
         """
         return detect(self.device, self.precision, self.threads)
+
+    def node(self) -> Machine:
+        """The machine that the preflight plans for: this one, unless `device_memory_gb` describes another.
+
+        Raises:
+            HardwareError: The device asked for is not here.
+        """
+        if self.device_memory_gb is None:
+            return self.machine()
+        return planned(self.device, self.precision, self.threads, self.device_memory_gb)

@@ -4,7 +4,8 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ class Machine:
         threads: CPU threads that torch uses.
         name: The processor's or the GPU's name.
         memory: Bytes that are free on the device.
+        total: Bytes that the device has.
     """
 
     device: Device
@@ -33,10 +35,11 @@ class Machine:
     threads: int
     name: str
     memory: int
+    total: int
 
     def describe(self) -> dict[str, Any]:
         """What the lot records of the machine: what can change a result, not what is free just now."""
-        return {key: value for key, value in asdict(self).items() if key != "memory"}
+        return {key: value for key, value in asdict(self).items() if key not in {"memory", "total"}}
 
 
 def detect(device: str, precision: str, threads: int | None) -> Machine:
@@ -60,7 +63,15 @@ def detect(device: str, precision: str, threads: int | None) -> Machine:
     settled: Precision = precision if precision != "auto" else ("bf16" if _fast_bf16(chosen) else "fp32")  # type: ignore[assignment]
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    return Machine(chosen, settled, threads, _device_name(chosen), free_memory(chosen))
+    return Machine(chosen, settled, threads, _device_name(chosen), free_memory(chosen), total_memory(chosen))
+
+
+def planned(device: str, precision: str, threads: int | None, memory_gb: float) -> Machine:
+    """A node that one does not sit at: with `auto` a GPU of so many GB (10⁹ bytes), all of them free."""
+    chosen: Device = "cuda" if device == "auto" else device  # type: ignore[assignment]
+    settled: Precision = "bf16" if precision == "auto" else precision  # type: ignore[assignment]
+    memory = int(memory_gb * 10**9)
+    return Machine(chosen, settled, threads or 1, f"a planned node of {memory_gb:g} GB", memory, memory)
 
 
 def _fast_bf16(device: Device) -> bool:
@@ -96,6 +107,17 @@ def free_memory(device: Device) -> int:
         return free
 
 
+def total_memory(device: Device) -> int:
+    """Bytes that the device has, used or not."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[1])
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
 def peak_memory(device: Device) -> int:
     """The most bytes that this process has held on the device so far."""
     if device == "cuda":
@@ -106,11 +128,35 @@ def peak_memory(device: Device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
-def preflight(terms: Mapping[str, int], machine: Machine, *, strict: bool, folder: Path, disk: int) -> str | None:
+@dataclass(frozen=True)
+class Needs:
+    """What a job needs of the device's memory.
+
+    Attributes:
+        terms: Estimated bytes by what they are for.
+        smaller: Settings that need less, each as overrides with the estimated bytes of the whole job, the
+            gentlest first.
+    """
+
+    terms: Mapping[str, int]
+    smaller: Sequence[tuple[str, int]] = ()
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return sum(self.terms.values())
+
+    def largest(self) -> str:
+        """The two largest terms in words."""
+        ranked = sorted(self.terms.items(), key=lambda term: -term[1])[:2]
+        return ", ".join(f"{name} {size(count)}" for name, count in ranked)
+
+
+def preflight(needs: Needs, machine: Machine, *, strict: bool, folder: Path, disk: int) -> str | None:
     """Compare what a job needs with what is free.
 
     Args:
-        terms: Estimated bytes of memory by what they are for.
+        needs: Estimated bytes of memory.
         machine: Where it would run.
         strict: Whether too little memory stops the job or only warns.
         folder: Where the run writes.
@@ -125,21 +171,40 @@ def preflight(terms: Mapping[str, int], machine: Machine, *, strict: bool, folde
     free_disk = shutil.disk_usage(folder).free
     if free_disk < disk:
         raise HardwareError(f"{folder}: {size(disk)} needed on disk, {size(free_disk)} free; free some space")
-    needed = sum(terms.values())
-    if needed <= machine.memory:
+    if needs.total <= machine.memory:
         return None
     line = (
-        f"about {size(needed)} of {machine.device} memory needed ({_largest(terms)}), {size(machine.memory)} free; "
-        f"lower compute.batch_size with more compute.grad_accum, lower method.max_length, or take a smaller model"
+        f"about {size(needs.total)} of {machine.device} memory needed ({needs.largest()}), "
+        f"{size(machine.memory)} free; {_fitting(needs, machine.memory)}"
     )
     if strict:
         raise HardwareError(f"{line}; method.strict_hardware_check=false tries all the same")
     return line
 
 
-def _largest(terms: Mapping[str, int]) -> str:
-    ranked = sorted(terms.items(), key=lambda term: -term[1])[:2]
-    return ", ".join(f"{name} {size(count)}" for name, count in ranked)
+def _fitting(needs: Needs, free: int) -> str:
+    """The settings that would fit, at most three of them."""
+    fit = [f"{overrides} ({size(count)})" for overrides, count in needs.smaller if count <= free][:3]
+    if fit:
+        return f"what would fit: {'; or '.join(fit)}"
+    least = min(needs.smaller, key=lambda option: option[1], default=None)
+    tried = f", the least needs {size(least[1])} ({least[0]})" if least else ""
+    return f"no batch size, checkpointing or 4-bit base fits{tried}; take a smaller model or another node"
+
+
+def flops(machine: Machine) -> float:
+    """Operations a second of a matrix product at the machine's precision, timed for a moment."""
+    import torch
+
+    width = 4096 if machine.device == "cuda" else 1024
+    kind = torch.bfloat16 if machine.precision == "bf16" else torch.float32
+    square = torch.ones(width, width, dtype=kind, device=machine.device)
+    times = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        (square @ square)[0, 0].item()
+        times.append(time.perf_counter() - begun)
+    return 2 * width**3 / min(times)
 
 
 def size(count: float) -> str:

@@ -1,10 +1,14 @@
 """Opening models and tokenizers from local folders: safetensors only, no code from the model, no network."""
 
+import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
-from foundry.errors import DataError
+from foundry.errors import DataError, HardwareError
 from foundry.hardware import Machine
 
 
@@ -14,6 +18,26 @@ def quiet() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # It says at every start that a faster kernel could be fetched from a hub.
+    getLogger("bitsandbytes").setLevel(ERROR)
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """The config.json of a model folder.
+
+    Raises:
+        DataError: It is missing or broken.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; expected a model folder") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected an object")
+    return content
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -33,21 +57,23 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_model(base: Path, machine: Machine, adapter: Path | None = None) -> Any:
+def load_model(base: Path, machine: Machine, adapter: Path | None = None, quantize: str | None = None) -> Any:
     """Open a base model, with an adapter merged into it if one is given.
 
     On a CPU the weights are fp32, with bf16 used inside matrix products (see `autocast`): that is a third
     faster there than bf16 weights, whose elementwise operations are slow. On a GPU they are in the
-    machine's precision.
+    machine's precision. `quantize="nf4"` holds the linear layers in 4 bits through bitsandbytes.
 
     Raises:
         DataError: The weights are broken or do not fit their config.
+        HardwareError: 4-bit weights, and bitsandbytes is not installed.
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     half = machine.precision == "bf16" and machine.device != "cpu"
+    four = _four_bit(base, machine, quantize)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base,
@@ -55,6 +81,7 @@ def load_model(base: Path, machine: Machine, adapter: Path | None = None) -> Any
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            **four,
         )
         if adapter is not None:
             from peft import PeftModel
@@ -62,7 +89,40 @@ def load_model(base: Path, machine: Machine, adapter: Path | None = None) -> Any
             model = PeftModel.from_pretrained(model, adapter, local_files_only=True).merge_and_unload()
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{adapter or base}: the weights cannot be loaded: {_first(error)}") from error
-    return model.to(machine.device)
+    return model if four else model.to(machine.device)
+
+
+def _four_bit(base: Path, machine: Machine, quantize: str | None) -> dict[str, Any]:
+    """What `from_pretrained` needs for 4-bit weights: those of a base stored so, or made so on loading."""
+    stored = read_config(base).get("quantization_config")
+    if quantize is None and stored is None:
+        return {}
+    need_bitsandbytes()
+    options: dict[str, Any] = {"device_map": {"": machine.device}}
+    if stored is None:
+        import torch
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantize,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if machine.precision == "bf16" else torch.float32,
+        )
+    return options
+
+
+def need_bitsandbytes() -> None:
+    """See that 4-bit weights can be held here.
+
+    Raises:
+        HardwareError: bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise HardwareError(
+            "4-bit weights need the package bitsandbytes, which is not installed; "
+            "pip install 'model-foundry[qlora]', or take method=lora"
+        )
 
 
 def autocast(machine: Machine) -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel as PydanticModel
 
 from foundry import console, lot
 from foundry.config import TARGET, Component
-from foundry.hardware import Machine, size
+from foundry.hardware import Machine, Needs, size
 from foundry.records import (
     BaseModel,
     Checkpoint,
@@ -121,13 +121,26 @@ def separated(found: Decontamination | None) -> None:
         console.warn("more than half of the training rows overlap evaluation rows: see docs/decontamination.md")
 
 
-def base(model: BaseModel, machine: Machine, needs: Mapping[str, int]) -> None:
+def warned(warning: str | None) -> None:
+    """Warn, if there is something to warn of."""
+    if warning:
+        console.warn(warning)
+
+
+def ahead(line: str, audit: str) -> None:
+    """Say what training would take and show what the first batch trains."""
+    console.stage("train", line)
+    for text in audit.splitlines():
+        console.stage("mask", text)
+
+
+def base(model: BaseModel, machine: Machine, needs: Needs) -> None:
     """Say what is trained where."""
     console.stage("model", f"{model.name} · {model.parameters / 1e6:.1f}M parameters · sha256 {model.sha256[:12]}")
     console.stage(
         "compute",
         f"{machine.device} ({machine.name}), {machine.precision}, {machine.threads} threads · "
-        f"about {size(sum(needs.values()))} needed, {size(machine.memory)} free",
+        f"about {size(needs.total)} needed, {size(machine.memory)} free",
     )
 
 

@@ -13,6 +13,21 @@ Row = Mapping[str, Any]
 
 Shape = Literal["instruction", "preference", "text"]
 
+_REMEDY = {
+    "preference": "give a file of rows with prompt, chosen and rejected (data=files data.path=…), "
+    "or learn the answers alone with method=lora, dora, qlora or full",
+    "instruction": "give a file of rows with prompt and completion, or of messages (data=files data.path=…)",
+}
+
+
+def wrong_shape(name: str, found: Shape, wanted: frozenset[Shape]) -> str:
+    """What to say of rows that a method cannot learn from, and how to get the right ones."""
+    first = "preference" if "preference" in wanted else "instruction"
+    return (
+        f"data: {name} has {found} rows; this method learns from {' or '.join(sorted(wanted))} rows: "
+        f"{_REMEDY[first]}; docs/data.md shows the formats"
+    )
+
 
 @dataclass(frozen=True)
 class Quarantined:

@@ -16,14 +16,14 @@ from foundry.data import Source
 from foundry.data.preview import histogram, token_lengths
 from foundry.errors import DataError, GateError
 from foundry.examine import Examiner
-from foundry.hardware import preflight
+from foundry.hardware import Machine, preflight
 from foundry.loading import load_tokenizer
 from foundry.method import Method
 from foundry.model import ModelSource
 from foundry.package import Packager
 from foundry.prune import Pruner
 from foundry.publish import Publisher
-from foundry.records import Dataset, Release
+from foundry.records import Dataset, Release, wrong_shape
 from foundry.replay import Manifest
 from foundry.run import discard, reserve, writing
 
@@ -87,6 +87,7 @@ def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
         writing(run_dir),
     ):
         console.stage("job", f"{manifest.job_id} · {console.near(run_dir)}")
+        node = _node(manifest)
         dataset = _select(manifest)
         run.dataset(dataset)
         pruned, checked = manifest.examine.separate(manifest.prune.prune(dataset), dataset)
@@ -94,11 +95,11 @@ def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
         outcome.separated(checked)
         base = manifest.model.fetch()
         machine = manifest.compute.machine()
-        needs = manifest.method.estimate(pruned, base, manifest.compute, machine)
-        outcome.base(base, machine, needs)
-        warning = preflight(needs, machine, strict=manifest.method.strict_hardware_check, folder=run_dir, disk=DISK)
-        if warning:
-            console.warn(warning)
+        needs = manifest.method.estimate(pruned, base, manifest.compute, node)
+        outcome.base(base, node, needs)
+        outcome.warned(
+            preflight(needs, node, strict=manifest.method.strict_hardware_check, folder=run_dir, disk=DISK)
+        )
         resume = Path(manifest.resume) if manifest.resume else None
         checkpoint = manifest.method.train(pruned, base, manifest.compute, machine, run_dir, run, resume)
         checkpoint = outcome.numbered(run_dir, settings, dataset, pruned, checkpoint, machine, manifest.compute.seed)
@@ -118,13 +119,19 @@ def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
         return release
 
 
+def _node(manifest: TrainManifest) -> Machine:
+    """The machine that is planned for; method and node must suit each other before anything is loaded."""
+    node = manifest.compute.node()
+    outcome.warned(manifest.method.check(manifest.model.config, manifest.compute, node))
+    return node
+
+
 def _select(manifest: TrainManifest) -> Dataset:
     """Load the rows and see that method and examination can use them."""
     dataset = manifest.data.load()
     outcome.selected(dataset)
     if dataset.shape not in manifest.method.shapes:
-        wanted = " or ".join(sorted(manifest.method.shapes))
-        raise DataError(f"data: {dataset.name} has {dataset.shape} rows; this method learns from {wanted} rows")
+        raise DataError(wrong_shape(dataset.name, dataset.shape, manifest.method.shapes))
     manifest.examine.check(dataset)
     return dataset
 
@@ -135,16 +142,20 @@ def rehearse(manifest: TrainManifest) -> None:
     Raises:
         FoundryError: As `train` would, before its first step.
     """
+    node = _node(manifest)
     dataset = _select(manifest)
     pruned, checked = manifest.examine.separate(manifest.prune.prune(dataset), dataset)
     outcome.pruned(None, dataset, pruned)
     outcome.separated(checked)
-    base, machine = manifest.model.fetch(), manifest.compute.machine()
-    needs = manifest.method.estimate(pruned, base, manifest.compute, machine)
-    outcome.base(base, machine, needs)
+    base = manifest.model.fetch()
+    needs = manifest.method.estimate(pruned, base, manifest.compute, node)
+    outcome.base(base, node, needs)
     lengths = histogram(token_lengths(pruned.rows, load_tokenizer(base.path)))
-    outcome.rehearsed(pruned, lengths, needs, machine)
-    warning = preflight(needs, machine, strict=manifest.method.strict_hardware_check, folder=Path(), disk=DISK)
+    outcome.rehearsed(pruned, lengths, needs.terms, node)
+    here = manifest.compute.machine() if manifest.compute.device_memory_gb is None else None
+    ahead = manifest.method.outlook(pruned, base, manifest.compute, here)
+    outcome.ahead(ahead.line, ahead.audit)
+    warning = preflight(needs, node, strict=manifest.method.strict_hardware_check, folder=Path(), disk=DISK)
     console.stage("dry run", warning or "fits; nothing was trained")
 
 

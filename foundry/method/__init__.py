@@ -1,18 +1,19 @@
 """Methods: an objective crossed with an adapter turns rows into a checkpoint."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pydantic import Field
 
 from foundry.compute import Compute
 from foundry.config import Component
-from foundry.hardware import Machine
+from foundry.hardware import Machine, Needs
 from foundry.records import BaseModel, Checkpoint, Pruned, Shape
 
-__all__ = ["Checkpoint", "Method", "Observer"]
+__all__ = ["Checkpoint", "Method", "Observer", "Outlook"]
 
 
 class Observer(Protocol):
@@ -20,6 +21,14 @@ class Observer(Protocol):
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Take the metrics of a step; must return at once."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What training will do: batch, steps, tokens and time in one line, and the audit of the first batch's mask."""
+
+    line: str
+    audit: str
 
 
 class Method(Component, ABC):
@@ -33,9 +42,29 @@ class Method(Component, ABC):
     strict_hardware_check: bool = Field(default=True)
 
     @abstractmethod
-    def estimate(self, pruned: Pruned, base: BaseModel, compute: Compute, machine: Machine) -> Mapping[str, int]:
-        """Peak memory in bytes by what it is for, from rows, settings and the base's config; no weight is read."""
+    def check(self, config: Callable[[], Mapping[str, Any]], compute: Compute, node: Machine) -> str | None:
+        """Look before anything is loaded whether this can run on the node at all; a warning, or None.
 
+        Args:
+            config: Gives the base model's config.json.
+            compute: Batch and precision.
+            node: The machine that is planned for.
+
+        Raises:
+            HardwareError: It cannot: a package or memory is missing.
+        """
+
+    @abstractmethod
+    def estimate(self, pruned: Pruned, base: BaseModel, compute: Compute, node: Machine) -> Needs:
+        """Peak memory by what it is for, from rows, settings and the base's config; no weight is read."""
+
+    @abstractmethod
+    def outlook(self, pruned: Pruned, base: BaseModel, compute: Compute, machine: Machine | None) -> Outlook:
+        """Say what training would take, without a weight; the time only where a machine is given.
+
+        Raises:
+            DataError: A row cannot be learnt from.
+        """
     @abstractmethod
     def train(
         self,

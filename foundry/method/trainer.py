@@ -1,4 +1,4 @@
-"""TRL's trainer watched step by step, and its checkpoints and result on disk."""
+"""TRL's trainers watched step by step, and their checkpoints and results on disk."""
 
 import json
 import math
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback
-from trl import SFTTrainer
 
 from foundry import console
 from foundry.errors import DataError, HardwareError, TrainingError
@@ -22,38 +21,51 @@ INTACT = "intact.json"
 """Written last into a checkpoint: the digest of each of its files."""
 
 
-class WatchedSFTTrainer(SFTTrainer):  # type: ignore[misc]
-    """An SFTTrainer that remembers the last loss and stops at one that is not finite."""
+class Watched:
+    """The part of every trainer that remembers the last loss and stops at one that is not finite."""
 
     last_loss = math.nan
+    partial_loss = 0.0
+    rows: list[int]
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """Take a step as TRL does, then look at its loss.
 
         Raises:
             TrainingError: It is not finite.
         """
-        loss = super().training_step(*args, **kwargs)
-        self.last_loss = float(loss) * self.args.gradient_accumulation_steps
-        if not math.isfinite(self.last_loss):
-            raise TrainingError(
-                f"step {self.state.global_step + 1}: the loss is {self.last_loss}; "
-                f"lower method.learning_rate={self.args.learning_rate} or set compute.precision=fp32"
-            )
+        self.rows = inputs.pop("row").tolist()
+        loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        if not math.isfinite(float(loss)):
+            raise TrainingError(self._not_finite(float(loss), self.rows))
+        self.partial_loss += float(loss)
+        if self.accelerator.sync_gradients:  # type: ignore[attr-defined]
+            self.last_loss, self.partial_loss = self.partial_loss, 0.0
         return loss
+
+    def _not_finite(self, loss: float, rows: list[int]) -> str:
+        step, args = self.state.global_step + 1, self.args  # type: ignore[attr-defined]
+        run_dir = Path(args.output_dir).parent
+        last = newest_intact(run_dir)
+        kept = f"the last good checkpoint is {last} (resume={run_dir})" if last else "there is no checkpoint yet"
+        return (
+            f"step {step}: the loss is {loss} on training rows {', '.join(map(str, rows))} (counted from 0); {kept}; "
+            f"lower method.learning_rate={args.learning_rate}, set compute.precision=fp32, or look at these rows"
+        )
 
 
 class _Watcher(TrainerCallback):  # type: ignore[misc]
     """Shows progress, passes metrics on, and seals checkpoints."""
 
-    def __init__(self, trainer: WatchedSFTTrainer, observer: Observer) -> None:
+    def __init__(self, trainer: Any, observer: Observer) -> None:
         self.trainer = trainer
         self.observer = observer
         self.progress = console.TrainingProgress()
-        self.tokens = 0
+        self.before = 0.0
         self.started = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self.before = float(state.num_input_tokens_seen or 0)
         self.started = time.perf_counter()
         self.progress.start(state.max_steps, state.global_step)
 
@@ -73,11 +85,11 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
         self.progress.stop()
 
     def speed(self, state: Any) -> float:
-        """Tokens a second since training began, padding not counted."""
-        return float(state.num_input_tokens_seen or 0) / max(time.perf_counter() - self.started, 1e-9)
+        """Tokens a second since training began or went on, padding not counted."""
+        return (float(state.num_input_tokens_seen or 0) - self.before) / max(time.perf_counter() - self.started, 1e-9)
 
 
-def fit(trainer: WatchedSFTTrainer, machine: Machine, observer: Observer, resume: Path | None) -> dict[str, float]:
+def fit(trainer: Any, machine: Machine, observer: Observer, resume: Path | None) -> dict[str, float]:
     """Run the trainer to its end and return its final metrics.
 
     Raises:
@@ -92,9 +104,12 @@ def fit(trainer: WatchedSFTTrainer, machine: Machine, observer: Observer, resume
     start = newest_intact(resume) if resume else None
     try:
         result = trainer.train(resume_from_checkpoint=str(start) if start else None)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
+            raise
         raise HardwareError(
-            f"out of memory on {machine.device}; lower compute.batch_size and raise compute.grad_accum"
+            f"out of memory on {machine.device}; lower compute.batch_size and raise compute.grad_accum, "
+            f"or method.allow_gradient_checkpointing=true"
         ) from error
     finally:
         watcher.progress.stop()
@@ -132,7 +147,7 @@ def _intact(folder: Path) -> bool:
         return False
 
 
-def save(trainer: WatchedSFTTrainer, base: BaseModel, run_dir: Path) -> Path:
+def save(trainer: Any, base: BaseModel, run_dir: Path) -> Path:
     """Write the trained adapter or model with its tokenizer; `run_dir/model` appears by one rename."""
     scratch = run_dir / ".model.part"
     model = trainer.accelerator.unwrap_model(trainer.model)

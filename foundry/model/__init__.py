@@ -1,6 +1,8 @@
 """Models: a base model made ready on disk, whatever form it comes in."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 from foundry.config import Component
 from foundry.records import BaseModel
@@ -10,6 +12,14 @@ __all__ = ["BaseModel", "ModelSource"]
 
 class ModelSource(Component, ABC):
     """Where the base model comes from."""
+
+    @abstractmethod
+    def config(self) -> Mapping[str, Any]:
+        """The model's config.json, or what it will be, without its weights.
+
+        Raises:
+            DataError: There is no such model.
+        """
 
     @abstractmethod
     def fetch(self) -> BaseModel:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry.errors import DataError
+from foundry.loading import read_config
 from foundry.lot import digest, digest_folder
 from foundry.records import BaseModel
 
@@ -19,7 +20,7 @@ def base_from_folder(folder: Path, name: str) -> BaseModel:
     Raises:
         DataError: There are no safetensors weights, no config or tokenizer, or there is code in it.
     """
-    config = _json(folder / "config.json")
+    config = read_config(folder)
     if "auto_map" in config:
         raise DataError(
             f"{folder / 'config.json'}: has auto_map, which runs code from the model; use a model without it"
@@ -53,15 +54,3 @@ def _product(shape: list[int]) -> int:
     for size in shape:
         total *= size
     return total
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; expected a model folder") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected an object")
-    return content

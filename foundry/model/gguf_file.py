@@ -38,6 +38,29 @@ def _convert(file: Path, folder: Path) -> None:
     write_weights(file, folder)
 
 
+def described(file: Path) -> dict[str, Any]:
+    """The sizes in a file's metadata, under the names that config.json has for them.
+
+    Raises:
+        DataError: The file is broken, or describes no model.
+    """
+    fields = _read(file)
+    try:
+        kind = fields["general.architecture"]
+        return {
+            "model_type": kind,
+            "hidden_size": fields[f"{kind}.embedding_length"],
+            "intermediate_size": fields[f"{kind}.feed_forward_length"],
+            "num_hidden_layers": fields[f"{kind}.block_count"],
+            "num_attention_heads": fields[f"{kind}.attention.head_count"],
+            "num_key_value_heads": fields.get(f"{kind}.attention.head_count_kv"),
+            "vocab_size": len(fields["tokenizer.ggml.tokens"]),
+            "tie_word_embeddings": "output.weight" not in _tensors(file),
+        }
+    except KeyError as error:
+        raise DataError(f"{file}: describes no model: it has no {error}") from None
+
+
 def write_weights(file: Path, folder: Path) -> None:
     """Write the file's weights as bf16 safetensors with config and generation config.
 
@@ -105,6 +128,12 @@ def _special(fields: dict[str, Any]) -> dict[str, int]:
         "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
         "pad_token_id": fields["tokenizer.ggml.unknown_token_id"],
     }
+
+
+def _tensors(file: Path) -> set[str]:
+    from gguf import GGUFReader
+
+    return {tensor.name for tensor in GGUFReader(file).tensors}
 
 
 def _read(file: Path) -> dict[str, Any]:

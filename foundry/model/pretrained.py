@@ -1,11 +1,14 @@
 """A base model by name: a local folder, a GGUF file, one inside an installed package, or a hub id."""
 
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from foundry.errors import DataError
+from foundry.loading import read_config
 from foundry.model import ModelSource
 from foundry.model.folder import base_from_folder
 from foundry.records import BaseModel
@@ -25,6 +28,20 @@ class Pretrained(ModelSource):
     name: str = Field(min_length=1)
     revision: str | None = None
 
+    def config(self) -> Mapping[str, Any]:
+        """Read the config of a folder or a GGUF file, or fetch that one file from the hub.
+
+        Raises:
+            DataError: There is no such model.
+        """
+        if self.name.startswith(PACKAGE) or self.name.endswith(".gguf"):
+            from foundry.model.gguf_file import described
+
+            return described(gguf_path(self.name))
+        if Path(self.name).is_dir():
+            return read_config(Path(self.name))
+        return read_config(self._download(["config.json"]))
+
     def fetch(self) -> BaseModel:
         """Find the model, converting a GGUF file once and downloading a hub model once.
 
@@ -39,12 +56,12 @@ class Pretrained(ModelSource):
             return base_from_folder(Path(self.name).resolve(), self.name)
         return base_from_folder(self._download(), self.name)
 
-    def _download(self) -> Path:
+    def _download(self, wanted: Sequence[str] = _WANTED) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
-            return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=_WANTED))
+            return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(wanted)))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(

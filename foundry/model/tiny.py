@@ -1,11 +1,13 @@
 """A small Llama with random weights and a real tokenizer: a whole run in seconds."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from foundry.cache import made_once
+from foundry.loading import read_config
 from foundry.lot import digest, digest_file
 from foundry.model import ModelSource
 from foundry.model.folder import base_from_folder
@@ -35,6 +37,10 @@ class Tiny(ModelSource):
         if self.hidden_size % (2 * self.heads):
             raise ValueError(f"hidden_size must be an even multiple of heads={self.heads}")
         return self
+
+    def config(self) -> Mapping[str, Any]:
+        """The config of the model that these settings make."""
+        return read_config(self.fetch().path)
 
     def fetch(self) -> BaseModel:
         """Make the model once for its settings and the tokenizer's content."""

@@ -1,0 +1,223 @@
+"""How much memory training takes at its peak, from the base's config.json alone; no weight is read.
+
+The terms are counted from shapes where they can be; what a block keeps for its backward pass was counted from
+the tensors that autograd saves, and the sum was compared with measured peaks (docs/methods.md).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from foundry.compute import Compute
+from foundry.errors import DataError
+from foundry.hardware import Machine, Needs
+from foundry.method.adapter import Adapter
+from foundry.method.tokens import MASKED, longest_rows, sides, tokenise
+from foundry.records import Row
+
+if TYPE_CHECKING:
+    from foundry.method.tuning import Tuning
+
+LIBRARIES = {"cpu": 800 * 2**20, "cuda": 600 * 2**20, "mps": 800 * 2**20}
+"""Bytes that Python and its libraries hold on a CPU before a model is loaded, and a context on a GPU."""
+
+NF4 = 0.516
+"""Bytes a weight in NF4 with doubly quantised scales: 4 bits, and 8 bits for each 64 of them, and a little."""
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of a decoder: layers of attention and gated MLP, between embeddings and a head."""
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    kv_width: int
+    q_width: int
+    vocabulary: int
+    tied: bool
+    quantized: bool
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Architecture":
+        """Read a config.json.
+
+        Raises:
+            DataError: A size is missing.
+        """
+        try:
+            hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+            width = int(config.get("head_dim") or hidden // heads)
+            return cls(
+                hidden=hidden,
+                inner=int(config.get("intermediate_size") or 4 * hidden),
+                layers=int(config["num_hidden_layers"]),
+                heads=heads,
+                kv_width=width * int(config.get("num_key_value_heads") or heads),
+                q_width=width * heads,
+                vocabulary=int(config["vocab_size"]),
+                tied=bool(config.get("tie_word_embeddings", False)),
+                quantized="quantization_config" in config,
+            )
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise DataError(f"config.json: no size can be read from it: {error}; expected a decoder model's") from None
+
+    def linears(self) -> Iterator[tuple[str, int, int]]:
+        """Name, inputs and outputs of each linear layer of a block."""
+        yield "q_proj", self.hidden, self.q_width
+        yield "k_proj", self.hidden, self.kv_width
+        yield "v_proj", self.hidden, self.kv_width
+        yield "o_proj", self.q_width, self.hidden
+        yield "gate_proj", self.hidden, self.inner
+        yield "up_proj", self.hidden, self.inner
+        yield "down_proj", self.inner, self.hidden
+
+    @property
+    def linear_weights(self) -> int:
+        """Weights of all linear layers but the head."""
+        return self.layers * sum(inputs * outputs for _, inputs, outputs in self.linears())
+
+    @property
+    def other_weights(self) -> int:
+        """Weights of embeddings, head and norms."""
+        return (1 if self.tied else 2) * self.vocabulary * self.hidden + (2 * self.layers + 1) * self.hidden
+
+    def adapter_weights(self, adapter: Adapter) -> int:
+        """Weights that an adapter adds."""
+        wanted = [one for one in self.linears() if adapter.targets == "all-linear" or one[0] in adapter.targets]
+        return self.layers * sum(
+            adapter.rank * (inputs + outputs) + (outputs if adapter.dora else 0) for _, inputs, outputs in wanted
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as memory sees it: sequences (pairs count twice), their length, places with logits, trained tokens."""
+
+    sequences: int
+    length: int
+    places: int
+    trained: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens, padding included."""
+        return self.sequences * self.length
+
+    def scaled(self, share: float) -> "Batch":
+        """A batch of a share of these sequences."""
+        return Batch(round(self.sequences * share), self.length, self.places, max(round(self.trained * share), 1))
+
+
+def full_batch(length: int, compute: Compute, *, pairs: bool) -> Batch:
+    """The most that a batch can be: every row as long as it may be, all of it learnt."""
+    sequences = compute.batch_size * (2 if pairs else 1)
+    return Batch(sequences, length, length, sequences * length)
+
+
+def widest_batch(rows: Sequence[Row], tokenizer: Any, limit: int, compute: Compute, *, pairs: bool) -> Batch:
+    """A batch of the longest rows; only the `SAMPLE` ones with the most characters are tokenised."""
+    made = [sides(row) for row in tokenise(longest_rows(rows), tokenizer, limit, pairs=pairs)]
+    made.sort(key=lambda row: -max(len(ids) for _, ids, _ in row))
+    batch = [side for row in made[: compute.batch_size] for side in row]
+    length = max(len(ids) for _, ids, _ in batch)
+    trained = [sum(label != MASKED for label in labels) for *_, labels in batch]
+    start = min(next(i for i, label in enumerate(labels) if label != MASKED) for *_, labels in batch)
+    missing = compute.batch_size / min(compute.batch_size, len(made))  # fewer rows than a batch has
+    return Batch(round(len(batch) * missing), length, length - start + 1, round(sum(trained) * missing))
+
+
+def needs(method: "Tuning", config: Mapping[str, Any], compute: Compute, node: Machine, batch: Batch) -> Needs:
+    """Estimate a method's peak, and that of settings which need less."""
+    shape = Architecture.of(config)
+    return Needs(_terms(method, shape, node, batch), tuple(_smaller(method, shape, compute, node, batch)))
+
+
+def _terms(method: "Tuning", shape: Architecture, node: Machine, batch: Batch) -> dict[str, int]:
+    adapter = method.adapter
+    frozen = 2 if node.precision == "bf16" and node.device != "cpu" else 4
+    four_bit = shape.quantized or (adapter is not None and adapter.quantize is not None)
+    if adapter is None:
+        base, trained = 4 * (shape.linear_weights + shape.other_weights), shape.linear_weights + shape.other_weights
+    else:
+        base = shape.linear_weights * (NF4 if four_bit else frozen) + shape.other_weights * frozen
+        trained = shape.adapter_weights(adapter)
+    terms = {
+        "libraries": LIBRARIES[node.device],
+        "weights": base,
+        "adapter": 0 if adapter is None else trained * 4,
+        "gradients": trained * 4,
+        "optimiser": trained * 8,
+        "activations": _activations(method, shape, node, batch),
+        "logits": _logits(method, shape, batch),
+        "reference": _reference(method, shape, batch),
+    }
+    return {name: round(count) for name, count in terms.items()}
+
+
+def _activations(method: "Tuning", shape: Architecture, node: Machine, batch: Batch) -> float:
+    """What blocks keep for their backward pass: all of them, or their inputs and one block at a time."""
+    block = batch.tokens * _kept(method, shape, node)
+    if method.allow_gradient_checkpointing:
+        return shape.layers * batch.tokens * shape.hidden * 4 + block
+    return shape.layers * block
+
+
+def _kept(method: "Tuning", shape: Architecture, node: Machine) -> float:
+    """Bytes a token and block: residuals and norms in fp32, inputs and outputs of products at the machine's width."""
+    width = 2 if node.precision == "bf16" else 4
+    bare = (16 + 10 * width) * shape.hidden + 4 * width * shape.inner
+    lora = 5 * width * shape.hidden + 3 * width * shape.inner
+    return bare + (0 if method.adapter is None else lora)
+
+
+def _logits(method: "Tuning", shape: Architecture, batch: Batch) -> float:
+    """Of SFT, TRL's chunks of 256 tokens, remade in the backward pass; of pairs, every place of the batch at once."""
+    if not method.pairs:
+        return min(_CHUNK, batch.tokens) * shape.vocabulary * 4 * 6
+    return shape.vocabulary * (batch.sequences * batch.places * 8 + batch.trained * 12)
+
+
+def _reference(method: "Tuning", shape: Architecture, batch: Batch) -> float:
+    """No second model: the reference's own logits, which are gone again before the student's are made."""
+    return 0
+
+
+def _smaller(
+    method: "Tuning", shape: Architecture, compute: Compute, node: Machine, batch: Batch
+) -> Iterator[tuple[str, int]]:
+    """Settings that need less, the gentlest first: smaller batches, checkpointing, a 4-bit base, all of them."""
+    for changed, words in _gentler(method):
+        for share, text in _shares(compute):
+            overrides = " ".join(filter(None, [words, text]))
+            if overrides:
+                yield overrides, sum(_terms(changed, shape, node, batch.scaled(share)).values())
+
+
+def _shares(compute: Compute) -> Iterator[tuple[float, str]]:
+    yield 1.0, ""
+    size = compute.batch_size
+    while size > 1 and size % 2 == 0:
+        size //= 2
+        steps = compute.grad_accum * compute.batch_size // size
+        yield size / compute.batch_size, f"compute.batch_size={size} compute.grad_accum={steps}"
+
+
+def _gentler(method: "Tuning") -> Iterator[tuple["Tuning", str]]:
+    """The method itself, with checkpointing, on a 4-bit base, with both."""
+    yield method, ""
+    checkpointed = {} if method.allow_gradient_checkpointing else {"allow_gradient_checkpointing": True}
+    words = "method.allow_gradient_checkpointing=true"
+    if checkpointed:
+        yield method.model_copy(update=checkpointed), words
+    if method.adapter is not None and method.adapter.quantize is None:
+        small = {"adapter": method.adapter.model_copy(update={"quantize": "nf4"})}
+        yield method.model_copy(update=small), "method.adapter.quantize=nf4"
+        if checkpointed:
+            yield method.model_copy(update=small | checkpointed), f"method.adapter.quantize=nf4 {words}"
+    elif method.adapter is None:
+        small = {"adapter": Adapter(quantize="nf4"), "allow_gradient_checkpointing": True}
+        yield method.model_copy(update=small), "method=qlora " + words

@@ -41,7 +41,11 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
     scratch = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    make(scratch)
+    try:
+        make(scratch)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     if folder.exists():  # it is broken; whoever has its files open keeps them
         broken = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         folder.rename(broken)

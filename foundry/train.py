@@ -97,9 +97,7 @@ def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
         machine = manifest.compute.machine()
         needs = manifest.method.estimate(pruned, base, manifest.compute, node)
         outcome.base(base, node, needs)
-        outcome.warned(
-            preflight(needs, node, strict=manifest.method.strict_hardware_check, folder=run_dir, disk=DISK)
-        )
+        outcome.warned(preflight(needs, node, strict=manifest.method.strict_hardware_check, folder=run_dir, disk=DISK))
         resume = Path(manifest.resume) if manifest.resume else None
         checkpoint = manifest.method.train(pruned, base, manifest.compute, machine, run_dir, run, resume)
         checkpoint = outcome.numbered(run_dir, settings, dataset, pruned, checkpoint, machine, manifest.compute.seed)

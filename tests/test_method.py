@@ -8,7 +8,6 @@ import pytest
 
 from foundry.compute import Compute
 from foundry.errors import DataError, HardwareError, TrainingError
-from foundry.hardware import preflight
 from foundry.lot import digest_rows
 from foundry.method.adapter import Adapter
 from foundry.method.sft import SFT
@@ -168,43 +167,26 @@ def test_resuming_from_nowhere_is_a_data_error(base, tmp_path):
         train(sft(), base, tmp_path, resume=Path("nowhere"))
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_step(base, tmp_path, monkeypatch):
-    from foundry.method.trainer import WatchedSFTTrainer
+def test_a_loss_that_is_not_finite_stops_with_its_step_its_rows_and_the_last_good_checkpoint(
+    base, tmp_path, monkeypatch
+):
+    from foundry.method.batches import first_batch
+    from foundry.method.trainers import WatchedSFT
 
-    original, calls = WatchedSFTTrainer.compute_loss, []
+    original, calls = WatchedSFT.compute_loss, []
 
     def poisoned(self, *args, **kwargs):
-        calls.append(1)
+        calls.append(self.rows)
         return original(self, *args, **kwargs) * (float("nan") if len(calls) == 3 else 1)
 
-    monkeypatch.setattr(WatchedSFTTrainer, "compute_loss", poisoned)
-    with pytest.raises(TrainingError, match="step 3: the loss is nan"):
+    monkeypatch.setattr(WatchedSFT, "compute_loss", poisoned)
+    with pytest.raises(TrainingError, match="step 3: the loss is nan on training rows") as raised:
         train(sft(), base, tmp_path)
+    assert f"rows {', '.join(map(str, calls[2]))} " in str(raised.value)
+    assert str(tmp_path / "checkpoints" / "checkpoint-2") in str(raised.value)
+    assert calls[0] == first_batch(len(ROWS), COMPUTE.batch_size, COMPUTE.seed), "the audited batch is the first one"
     assert not (tmp_path / "model").exists()
     assert (tmp_path / "checkpoints" / "checkpoint-2" / "intact.json").exists(), "the last good checkpoint stays"
-
-
-def test_the_estimate_counts_what_it_says(base):
-    machine = COMPUTE.machine()
-    terms = sft(adapter=Adapter(rank=4)).estimate(PRUNED, base, COMPUTE, machine)
-    adapter = 4 * 2 * (4 * 2 * 64 + 3 * (64 + 128))
-    assert terms["weights"] == base.parameters * 4
-    assert (terms["adapter"], terms["gradients"], terms["optimiser"]) == (adapter * 4, adapter * 4, adapter * 8)
-    full = sft(adapter=None).estimate(PRUNED, base, COMPUTE, machine)
-    assert (full["adapter"], full["optimiser"]) == (0, base.parameters * 8)
-    double = sft().estimate(PRUNED, base, COMPUTE.model_copy(update={"batch_size": 8}), machine)
-    assert double["activations"] == 2 * terms["activations"]
-
-
-def test_preflight_stops_or_warns_where_memory_is_short(tmp_path):
-    machine = COMPUTE.machine()
-    needs = {"weights": machine.memory, "activations": 2**30}
-    with pytest.raises(HardwareError, match=r"activations 1\.0 GiB.*strict_hardware_check=false"):
-        preflight(needs, machine, strict=True, folder=tmp_path, disk=0)
-    assert "memory needed" in preflight(needs, machine, strict=False, folder=tmp_path, disk=0)
-    assert preflight({"weights": 1}, machine, strict=True, folder=tmp_path, disk=0) is None
-    with pytest.raises(HardwareError, match="needed on disk"):
-        preflight({}, machine, strict=False, folder=tmp_path, disk=2**60)
 
 
 def test_a_device_that_is_not_here_is_a_hardware_error():

@@ -65,6 +65,7 @@ class Method(Component, ABC):
         Raises:
             DataError: A row cannot be learnt from.
         """
+
     @abstractmethod
     def train(
         self,

@@ -1,5 +1,8 @@
-"""Low-rank adapters: LoRA (Hu et al. 2021, arXiv:2106.09685), DoRA (Liu et al. 2024, arXiv:2402.09353), rsLoRA
-(Kalajdzievski 2023, arXiv:2312.03732) and QLoRA (Dettmers et al. 2023, arXiv:2305.14314)."""
+"""Low-rank adapters: LoRA, DoRA, rsLoRA and QLoRA.
+
+Sources: Hu et al. 2021, arXiv:2106.09685; Liu et al. 2024, arXiv:2402.09353; Kalajdzievski 2023, arXiv:2312.03732;
+Dettmers et al. 2023, arXiv:2305.14314.
+"""
 
 from typing import Any, Literal
 

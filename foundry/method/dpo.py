@@ -46,10 +46,8 @@ class DPO(Tuning):
             trainer.remember_reference(autocast(machine))
 
 
-def preference_loss(
-    answers: "Answers", reference: "Tensor", beta: float
-) -> "tuple[Tensor, dict[str, Tensor]]":
-    """The loss of each pair, (B,): equation 7 of the paper, -log σ(beta · (chosen's log ratio - rejected's)).
+def preference_loss(answers: "Answers", reference: "Tensor", beta: float) -> "tuple[Tensor, dict[str, Tensor]]":
+    """The loss of each pair, (B,): equation 7 of the paper, -log sigmoid(beta · (chosen's log ratio - rejected's)).
 
     Args:
         answers: The student's log-probabilities.

@@ -18,8 +18,11 @@ from foundry.records import Row
 if TYPE_CHECKING:
     from foundry.method.tuning import Tuning
 
-LIBRARIES = {"cpu": 800 * 2**20, "cuda": 600 * 2**20, "mps": 800 * 2**20}
+LIBRARIES = {"cpu": 700 * 2**20, "cuda": 500 * 2**20, "mps": 700 * 2**20}
 """Bytes that Python and its libraries hold on a CPU before a model is loaded, and a context on a GPU."""
+
+BUFFERS = 200 * 2**20
+"""Bytes that kernels' workspaces take and the allocator leaves unused."""
 
 NF4 = 0.516
 """Bytes a weight in NF4 with doubly quantised scales: 4 bits, and 8 bits for each 64 of them, and a little."""
@@ -140,12 +143,12 @@ def _terms(method: "Tuning", shape: Architecture, node: Machine, batch: Batch) -
     adapter = method.adapter
     frozen = 2 if node.precision == "bf16" and node.device != "cpu" else 4
     four_bit = shape.quantized or (adapter is not None and adapter.quantize is not None)
+    linear, other = shape.linear_weights, shape.other_weights
     if adapter is None:
-        base, trained = 4 * (shape.linear_weights + shape.other_weights), shape.linear_weights + shape.other_weights
+        base, trained = 4.0 * (linear + other), linear + other
     else:
-        base = shape.linear_weights * (NF4 if four_bit else frozen) + shape.other_weights * frozen
-        trained = shape.adapter_weights(adapter)
-    terms = {
+        base, trained = linear * (NF4 if four_bit else frozen) + other * frozen, shape.adapter_weights(adapter)
+    terms: dict[str, float] = {
         "libraries": LIBRARIES[node.device],
         "weights": base,
         "adapter": 0 if adapter is None else trained * 4,
@@ -153,8 +156,10 @@ def _terms(method: "Tuning", shape: Architecture, node: Machine, batch: Batch) -
         "optimiser": trained * 8,
         "activations": _activations(method, shape, node, batch),
         "logits": _logits(method, shape, batch),
-        "reference": _reference(method, shape, batch),
+        "buffers": BUFFERS,
     }
+    if method.referenced:
+        terms["reference"] = 0  # no second model: the adapter is switched off, or numbers were taken beforehand
     return {name: round(count) for name, count in terms.items()}
 
 
@@ -177,13 +182,8 @@ def _kept(method: "Tuning", shape: Architecture, node: Machine) -> float:
 def _logits(method: "Tuning", shape: Architecture, batch: Batch) -> float:
     """Of SFT, TRL's chunks of 256 tokens, remade in the backward pass; of pairs, every place of the batch at once."""
     if not method.pairs:
-        return min(_CHUNK, batch.tokens) * shape.vocabulary * 4 * 6
-    return shape.vocabulary * (batch.sequences * batch.places * 8 + batch.trained * 12)
-
-
-def _reference(method: "Tuning", shape: Architecture, batch: Batch) -> float:
-    """No second model: the reference's own logits, which are gone again before the student's are made."""
-    return 0
+        return min(_CHUNK, batch.tokens) * shape.vocabulary * 4 * 4
+    return shape.vocabulary * (batch.sequences * batch.places * 6 + batch.trained * 8)
 
 
 def _smaller(
@@ -219,5 +219,5 @@ def _gentler(method: "Tuning") -> Iterator[tuple["Tuning", str]]:
         if checkpointed:
             yield method.model_copy(update=small | checkpointed), f"method.adapter.quantize=nf4 {words}"
     elif method.adapter is None:
-        small = {"adapter": Adapter(quantize="nf4"), "allow_gradient_checkpointing": True}
-        yield method.model_copy(update=small), "method=qlora " + words
+        everything = {"adapter": Adapter(quantize="nf4"), "allow_gradient_checkpointing": True}
+        yield method.model_copy(update=everything), f"method=qlora {words}"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from foundry.method.pairs import Answers
 
+
 class ORPO(Tuning):
     """Odds ratio preference optimisation.
 
@@ -29,15 +30,13 @@ class ORPO(Tuning):
     beta: float = Field(0.1, gt=0)
 
     def _kinds(self) -> tuple[Any, Any, dict[str, Any]]:
-        from trl.experimental.orpo import ORPOConfig
-
-        from foundry.method.trainers import WatchedORPO
+        from foundry.method.trainers import ORPOConfig, WatchedORPO
 
         return WatchedORPO, ORPOConfig, {"beta": self.beta, "disable_dropout": False, "max_length": self.max_length}
 
 
 def odds_ratio_loss(answers: "Answers", beta: float) -> "tuple[Tensor, dict[str, Tensor]]":
-    """The loss of each pair, (B,): L = -log P(chosen) - beta · log σ(log odds(chosen) - log odds(rejected)).
+    """The loss of each pair, (B,): L = -log P(chosen) - beta · log sigmoid(log odds(chosen) - log odds(rejected)).
 
     log P is the mean over an answer's tokens (equation 1 of the paper), odds = P / (1 - P) (2), and L equations 6
     and 7.

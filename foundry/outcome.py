@@ -22,6 +22,7 @@ from foundry.records import (
     Measurement,
     Pruned,
     Release,
+    Removed,
     Verdict,
     plain,
 )
@@ -98,7 +99,7 @@ def selected(dataset: Dataset) -> None:
 
 def left_out(folder: Path, dataset: Dataset, result: Pruned) -> None:
     """Write removed.jsonl and quarantine.jsonl."""
-    write_jsonl(folder / "removed.jsonl", (plain(removed) for removed in result.removed))
+    write_jsonl(folder / "removed.jsonl", (_told(removed, dataset) for removed in result.removed))
     write_jsonl(folder / "quarantine.jsonl", (asdict(row) for row in dataset.quarantined))
 
 
@@ -108,6 +109,15 @@ def pruned(run_dir: Path | None, dataset: Dataset, result: Pruned) -> None:
         left_out(run_dir, dataset, result)
     repeats = sum(not removed.reference for removed in result.removed)
     console.stage("prune", f"{repeats:,} rows removed, {len(result.rows) + len(result.removed) - repeats:,} kept")
+    if result.nearness:
+        others = ", ".join(f"{count:,} at {threshold:.2f}" for threshold, count in result.nearness.removals)
+        console.stage("", f"by threshold: {others}")
+
+
+def _told(removed: Removed, dataset: Dataset) -> dict[str, Any]:
+    """A removed row with the training row that was kept in its place, if it was one."""
+    kept = {} if removed.reference else {"kept": dict(dataset.train[removed.representative])}
+    return {**plain(removed), **kept}
 
 
 def separated(found: Decontamination | None) -> None:

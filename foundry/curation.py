@@ -19,7 +19,7 @@ from foundry.card import escape, leaves
 from foundry.errors import ConfigError
 from foundry.hardware import size
 from foundry.records import Curated, Dataset, Decontamination, Pruned, plain
-from foundry.report import render
+from foundry.report import groups, render
 from foundry.run import write_atomic, write_json, write_yaml
 
 SEALED = ("README.md", "manifest.yaml", "removed.jsonl", "quarantine.jsonl", "overlaps.json")
@@ -135,6 +135,7 @@ def _card(
         pruned=pruned,
         checked=checked,
         curated=curated,
+        groups=groups(dataset, pruned),
         repeats=sum(not removed.reference for removed in pruned.removed),
         reasons=[(escape(reason), count) for reason, count in Counter(_reasons(dataset)).most_common(5)],
         settings=[(escape(key), escape(value)) for key, value in leaves(settings, ("prune", "examine"))],

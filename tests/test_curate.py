@@ -30,6 +30,11 @@ def foundry(folder, *words):
     return code, out.getvalue(), err.getvalue()
 
 
+def curate(folder, *words):
+    """Curate without an embedder, unless the words say otherwise."""
+    return foundry(folder, "curate", *words, *([] if any("manifest=" in word for word in words) else ["prune=exact"]))
+
+
 def row(i, answer="It is so."):
     return {"prompt": f"Question {i}?", "completion": f"{answer} {i}"}
 
@@ -43,7 +48,7 @@ def made(tmp_path_factory):
     """A curated set of 400 rows with 40 repeats and one bad line, in a folder of its own."""
     folder = tmp_path_factory.mktemp("made")
     write(folder / "rows.jsonl", [*map(row, range(400)), *map(row, range(40)), {"prompt": "no answer"}])
-    code, out, err = foundry(folder, "curate", "data.path=rows.jsonl", "out=sets/clean")
+    code, out, err = curate(folder, "data.path=rows.jsonl", "out=sets/clean")
     assert code == 0, err
     return folder, folder / "sets" / "clean", out
 
@@ -128,7 +133,7 @@ def test_training_on_it_makes_its_lot_a_parent(made):
     number = lot.read(out)["lot"]
     assert lot.read(run_dir)["contents"]["parents"] == [number]
     assert number in (run_dir / "model" / "README.md").read_text()
-    again = foundry(folder, "curate", f"data.path={out}", "out=sets/second")
+    again = curate(folder, f"data.path={out}", "out=sets/second")
     assert again[0] == 0, again[2]
     assert lot.read(folder / "sets" / "second")["contents"]["parents"] == [number]
 
@@ -151,14 +156,14 @@ def test_a_taken_folder_is_refused_and_left_alone(made):
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     runs = len(list((folder / "outputs" / "curate").iterdir()))
     for words in (["data.path=rows.jsonl"], [f"manifest={out}/manifest.yaml"]):
-        code, _, err = foundry(folder, "curate", *words, "out=sets/clean")
+        code, _, err = curate(folder, *words, "out=sets/clean")
         assert code == 2
         assert err == (
             "foundry: configuration: out: sets/clean is there already; choose another folder, or remove it first\n"
         )
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert len(list((folder / "outputs" / "curate").iterdir())) == runs
-    code, _, err = foundry(folder, "curate", "data.path=rows.jsonl", "out=rows.jsonl")
+    code, _, err = curate(folder, "data.path=rows.jsonl", "out=rows.jsonl")
     assert (code, "is there already" in err) == (2, True)
 
 
@@ -169,7 +174,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("foundry.curation.write_yaml", full)
-    code, _, err = foundry(tmp_path, "curate", "data.path=rows.jsonl", "out=sets/clean")
+    code, _, err = curate(tmp_path, "data.path=rows.jsonl", "out=sets/clean")
     assert code == 3
     assert err.count("\n") == 1
     assert "No space left" in err
@@ -178,7 +183,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 
 def test_its_manifest_makes_the_same_shards_again(made):
     folder, out, _ = made
-    code, _, err = foundry(folder, "curate", f"manifest={out}/manifest.yaml", "out=sets/again")
+    code, _, err = curate(folder, f"manifest={out}/manifest.yaml", "out=sets/again")
     assert code == 0, err
     assert lot.read(folder / "sets" / "again")["contents"]["files"] == lot.read(out)["contents"]["files"]
     assert yaml.safe_load((folder / "sets" / "again" / "manifest.yaml").read_text())["out"] == "sets/again"
@@ -186,7 +191,7 @@ def test_its_manifest_makes_the_same_shards_again(made):
 
 def test_a_sweep_writes_a_folder_a_job(tmp_path):
     write(tmp_path / "rows.jsonl", map(row, range(60)))
-    code, _, err = foundry(tmp_path, "curate", "-m", "data.path=rows.jsonl", "data.seed=1,2", "out='sets/${data.seed}'")
+    code, _, err = curate(tmp_path, "-m", "data.path=rows.jsonl", "data.seed=1,2", "out='sets/${data.seed}'")
     assert code == 0, err
     sets = [Files(path=str(tmp_path / "sets" / seed)).load() for seed in "12"]
     assert sets[0].sha256 != sets[1].sha256
@@ -194,7 +199,7 @@ def test_a_sweep_writes_a_folder_a_job(tmp_path):
 
 def test_a_dry_run_writes_nothing(tmp_path):
     write(tmp_path / "rows.jsonl", map(row, range(50)))
-    code, out, err = foundry(tmp_path, "curate", "data.path=rows.jsonl", "out=clean", "dry_run=true")
+    code, out, err = curate(tmp_path, "data.path=rows.jsonl", "out=clean", "dry_run=true")
     assert (code, err) == (0, "")
     assert "rows would be written" in out
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
@@ -204,15 +209,15 @@ def test_rows_that_overlap_given_evaluation_rows_are_left_out(tmp_path):
     asked = "Which of the seven old bridges of the town did the engineer from the north cross twice that day?"
     write(tmp_path / "rows.jsonl", [*map(row, range(50)), {"prompt": asked, "completion": "None."}])
     (tmp_path / "bench.txt").write_text(asked + "\n")
-    words = ["curate", "data.path=rows.jsonl", "data.eval_fraction=0", "examine.decontaminate_against=[bench.txt]"]
-    code, _, err = foundry(tmp_path, *words, "out=clean")
+    words = ["data.path=rows.jsonl", "data.eval_fraction=0", "examine.decontaminate_against=[bench.txt]"]
+    code, _, err = curate(tmp_path, *words, "out=clean")
     assert code == 0, err
     assert len(Files(path=str(tmp_path / "clean"), eval_fraction=0.0).load().train) == 50
     (finding,) = json.loads((tmp_path / "clean" / "overlaps.json").read_text())["findings"]
     assert "seven old bridges" in finding["text"]
     (removed,) = map(json.loads, (tmp_path / "clean" / "removed.jsonl").read_text().splitlines())
     assert removed["reference"] == "bench.txt"
-    code, _, err = foundry(tmp_path, *words, "examine.decontaminate=fail", "out=other")
+    code, _, err = curate(tmp_path, *words, "examine.decontaminate=fail", "out=other")
     assert (code, "seven old bridges" in err) == (4, True)
     assert not (tmp_path / "other").exists()
 
@@ -254,7 +259,7 @@ def test_help_and_cfg_speak_of_curation(tmp_path):
 def test_the_api_is_the_same_machinery(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "rows.jsonl", map(row, range(60)))
-    manifest = package.compose(["data.path=rows.jsonl", "out=clean"], "curate")
+    manifest = package.compose(["data.path=rows.jsonl", "out=clean", "prune=exact"], "curate")
     curated = package.curate(manifest)
     assert curated.path == tmp_path / "clean"
     assert (curated.lot, curated.sha256) == (lot.read(curated.path)["lot"], Files(path="clean").load().sha256)

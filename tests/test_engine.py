@@ -123,7 +123,7 @@ def test_two_ray_workers_write_the_shards_that_one_process_writes(tmp_path):
         (tmp_path / "rows" / f"{number}.jsonl").write_text("\n".join([lines[0], "not JSON", *lines[1:]]))
     said = {}
     for engine in ("local", "ray"):
-        words = ["curate", "data.path=rows", f"out={engine}", f"engine={engine}", "shard_megabytes=1"]
+        words = ["curate", "data.path=rows", f"out={engine}", f"engine={engine}", "prune=exact"]
         words += ["engine.workers=2"] if engine == "ray" else []
         with chdir(tmp_path), redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
             assert main(words) == 0, err.getvalue()

@@ -136,6 +136,7 @@ def _card(
         checked=checked,
         curated=curated,
         groups=groups(dataset, pruned),
+        escape=escape,
         repeats=sum(not removed.reference for removed in pruned.removed),
         reasons=[(escape(reason), count) for reason, count in Counter(_reasons(dataset)).most_common(5)],
         settings=[(escape(key), escape(value)) for key, value in leaves(settings, ("prune", "examine"))],

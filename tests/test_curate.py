@@ -205,6 +205,26 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
+@pytest.mark.slow
+def test_by_default_rows_that_mean_the_same_go_and_the_card_shows_them(tmp_path):
+    asked = "How many legs does the big grey spider on the kitchen wall have today"
+    near = [
+        {"prompt": text, "completion": "It has eight | legs."}
+        for text in (f"{asked}?", f"{asked.upper()}?", f"{asked} ?")
+    ]
+    write(tmp_path / "rows.jsonl", [*map(row, range(10)), *near])
+    code, _, err = foundry(tmp_path, "curate", "data.path=rows.jsonl", "out=clean", "data.eval_fraction=0")
+    assert code == 0, err
+    kept = [
+        item["prompt"][0]["content"] for item in Files(path=str(tmp_path / "clean"), eval_fraction=0.0).load().train
+    ]
+    assert sum("spider" in text.lower() for text in kept) == 1
+    card = (tmp_path / "clean" / "README.md").read_text()
+    assert "| 0.95 | " in card
+    assert "| 3 | how many legs" in card.lower()
+    assert "eight \\| legs" in card
+
+
 def test_rows_that_overlap_given_evaluation_rows_are_left_out(tmp_path):
     asked = "Which of the seven old bridges of the town did the engineer from the north cross twice that day?"
     write(tmp_path / "rows.jsonl", [*map(row, range(50)), {"prompt": asked, "completion": "None."}])

@@ -15,11 +15,11 @@ OURS = "from foundry.data.files import Files; import sys; rows = Files(path=sys.
 PEER = "import json, sys; rows = [json.loads(line) for line in open(sys.argv[1], 'rb')]; "
 
 
-def write(path):
+def write(path, count=COUNT):
     draw = random.Random(0)
     words = Path(random.__file__).read_text().split()
     with path.open("w") as file:
-        for i in range(COUNT):
+        for i in range(count):
             asked, answer = " ".join(draw.choices(words, k=20)), " ".join(draw.choices(words, k=10))
             file.write(json.dumps({"prompt": f"{i}: {asked}", "completion": answer}) + "\n")
 

@@ -8,20 +8,23 @@ Example:
     >>> release = foundry.train(manifest)  # doctest: +SKIP
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 __version__ = "0.1.0"
-__all__ = ["TrainManifest", "compose", "train", "verify"]
+__all__ = ["CurateManifest", "TrainManifest", "compose", "curate", "train", "verify"]
 
 if TYPE_CHECKING:
-    from foundry.train import TrainManifest, compose, train
+    from foundry.curate import CurateManifest, curate
+    from foundry.train import TrainManifest, train
     from foundry.verify import verify
 
 _HOMES = {
+    "CurateManifest": "foundry.curate",
     "TrainManifest": "foundry.train",
-    "compose": "foundry.train",
+    "curate": "foundry.curate",
     "train": "foundry.train",
     "verify": "foundry.verify",
 }
@@ -33,6 +36,23 @@ class Entry(ModuleType):
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call it: `foundry.train(manifest)` is `foundry.train.train(manifest)`."""
         return getattr(self, self.__name__.rpartition(".")[2])(*args, **options)
+
+
+@overload
+def compose(overrides: Sequence[str] = (), entry: Literal["train"] = "train") -> "TrainManifest": ...
+@overload
+def compose(overrides: Sequence[str], entry: Literal["curate"]) -> "CurateManifest": ...
+def compose(overrides: Sequence[str] = (), entry: Literal["train", "curate"] = "train") -> Any:
+    """Compose and check a job as the command line does.
+
+    Args:
+        overrides: As on the command line, such as `["method=dora", "method.adapter.rank=8"]`.
+        entry: Whose job it is: `foundry train` or `foundry curate`.
+
+    Raises:
+        ConfigError: A setting is wrong.
+    """
+    return import_module({"train": "foundry.train", "curate": "foundry.curate"}[entry]).compose(overrides)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 VERBS = {
     "train": "run a job: select → prune → train → examine → package → publish (a Hydra app: --help, -m, --cfg job)",
-    "verify": "recompute a run's or a release's lot, and say what differs",
+    "curate": "prepare a data set once: select → prune → separate → Parquet shards with a lot (a Hydra app too)",
+    "verify": "recompute the lot of a run, a release or a curated set, and say what differs",
     "ui": "open the MLflow UI on the store that runs are recorded in",
     "schema": "print the JSON schema of the manifest, for editors",
 }
@@ -29,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from foundry.train import main as train
 
         return train(words[1:])
+    if verb == "curate":
+        from foundry.curate import main as curate
+
+        return curate(words[1:])
     from foundry.app import guarded
 
     return guarded(lambda: _run(verb, words[1:]))
@@ -47,7 +52,7 @@ def _run(verb: str, words: list[str]) -> None:
 
     parser = argparse.ArgumentParser(prog=f"foundry {verb}", description=VERBS.get(verb))
     if verb == "verify":
-        parser.add_argument("path", help="a run directory or a release")
+        parser.add_argument("path", help="a run directory, a release or a curated set")
         from foundry.verify import report
 
         report(parser.parse_args(words).path)
@@ -57,10 +62,10 @@ def _run(verb: str, words: list[str]) -> None:
 
         serve_ui(parser.parse_args(words).port)
     elif verb == "schema":
-        parser.parse_args(words)
+        parser.add_argument("entry", nargs="?", choices=("train", "curate"), default="train", help="whose job it is")
         from foundry.schema import manifest_schema
 
-        print(json.dumps(manifest_schema(), indent=2))  # noqa: T201
+        print(json.dumps(manifest_schema(parser.parse_args(words).entry), indent=2))  # noqa: T201
     else:
         raise ConfigError(f"there is no verb {verb!r}{nearest(verb, VERBS)} (allowed: {listed(VERBS)})")
 

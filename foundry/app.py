@@ -79,7 +79,7 @@ def prepare() -> None:
 
 def _hydra_app(task: Task, check: Check, config_name: str, argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, _stop)
-    parser, args = _arguments(argv)
+    parser, args = _arguments(argv, f"foundry {config_name}")
     args.overrides = expand(args.overrides)
     args.config_path = str(Path(args.config_path or CONF).absolute())
     composer = Composer(args.config_name or config_name, args.config_path, args.config_dir)
@@ -129,7 +129,7 @@ def _shown(composer: Composer, args: argparse.Namespace) -> str:
     return f"{node}\n"
 
 
-def _arguments(argv: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+def _arguments(argv: list[str], program: str) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     """Read the command line with Hydra's own parser.
 
     Raises:
@@ -137,7 +137,7 @@ def _arguments(argv: list[str]) -> tuple[argparse.ArgumentParser, argparse.Names
     """
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; foundry train --hydra-help lists the flags")
+        raise ConfigError(f"{message}; {program} --hydra-help lists the flags")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]  # argparse's own prints the usage too

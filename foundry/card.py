@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,12 @@ def _method_tags(method: Mapping[str, Any]) -> Iterator[str]:
 
 def hyperparameters(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The settings that decide what is learnt, by dotted key."""
-    return [pair for name in _SECTIONS for pair in _leaves(settings.get(name, {}), name)]
+    return leaves(settings, _SECTIONS)
+
+
+def leaves(settings: Mapping[str, Any], sections: Sequence[str]) -> list[tuple[str, Any]]:
+    """The settings of these sections, by dotted key; a component's class by the section's name."""
+    return [pair for name in sections for pair in _leaves(settings.get(name, {}), name)]
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -208,5 +208,7 @@ def flops(machine: Machine) -> float:
 
 
 def size(count: float) -> str:
-    """Bytes for a person: `1.5 GiB`, `270 MiB`."""
+    """Bytes for a person: `1.5 GiB`, `270 MiB`, `12 KiB`."""
+    if count < 2**20:
+        return f"{count / 2**10:.0f} KiB"
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.0f} MiB"

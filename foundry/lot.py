@@ -19,7 +19,17 @@ from foundry.run import write_json
 
 LOT = "lot.json"
 SHORT = 12
-_LIBRARIES = ("model-foundry", "torch", "transformers", "trl", "peft", "datasets", "tokenizers", "accelerate")
+_LIBRARIES = (
+    "model-foundry",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "tokenizers",
+    "accelerate",
+    "pyarrow",
+)
 
 
 def canonical(value: Any) -> bytes:
@@ -77,10 +87,10 @@ def make(
     *,
     dataset: Mapping[str, Any],
     settings: Mapping[str, Any],
-    base: Mapping[str, Any],
     files: Mapping[str, str],
-    seed: int,
-    hardware: Mapping[str, Any],
+    base: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    hardware: Mapping[str, Any] | None = None,
     parents: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Put a lot together: its `contents`, and the `lot` number that is their digest.
@@ -88,21 +98,21 @@ def make(
     Args:
         dataset: Digests of the rows at each stage.
         settings: The resolved manifest.
-        base: The base model's name and the digest of each of its files.
         files: The digest of each file of the artefact, by path relative to the run directory.
-        seed: The seed of the run.
-        hardware: What the machine is.
+        base: The base model's name and the digest of each of its files; None without one.
+        seed: The seed of the run; None where each component has its own.
+        hardware: What the machine is, where it can change a result.
         parents: Lot numbers of the artefacts it was made from.
     """
     contents = {
         "dataset": dict(dataset),
         "manifest": digest(settings),
-        "base": dict(base),
+        "base": dict(base or {}),
         "files": dict(files),
         "seed": seed,
         "libraries": libraries(),
         "git_commit": git_commit(),
-        "hardware": dict(hardware),
+        "hardware": dict(hardware or {}),
         "parents": list(parents),
     }
     return {"lot": digest(contents), "contents": contents, "sealed": {}}

@@ -100,11 +100,16 @@ def selected(dataset: Dataset) -> None:
         )
 
 
+def left_out(folder: Path, dataset: Dataset, result: Pruned) -> None:
+    """Write removed.jsonl and quarantine.jsonl."""
+    write_jsonl(folder / "removed.jsonl", (_told(removed, dataset) for removed in result.removed))
+    write_jsonl(folder / "quarantine.jsonl", (asdict(row) for row in dataset.quarantined))
+
+
 def pruned(run_dir: Path | None, dataset: Dataset, result: Pruned) -> None:
     """Write removed.jsonl and quarantine.jsonl, and say how many rows remain."""
     if run_dir:
-        write_jsonl(run_dir / "removed.jsonl", (_told(removed, dataset) for removed in result.removed))
-        write_jsonl(run_dir / "quarantine.jsonl", (asdict(row) for row in dataset.quarantined))
+        left_out(run_dir, dataset, result)
     repeats = sum(not removed.reference for removed in result.removed)
     console.stage("prune", f"{repeats:,} rows removed, {len(result.rows) + len(result.removed) - repeats:,} kept")
     if result.nearness:
@@ -181,6 +186,7 @@ def numbered(
         files={f"model/{name}": sha for name, sha in lot.digest_folder(checkpoint.path).items()},
         seed=seed,
         hardware=machine.describe(),
+        parents=dataset.parents,
     )
     write_json(run_dir / lot.LOT, made)
     return replace(checkpoint, lot=made["lot"])

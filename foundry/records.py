@@ -40,7 +40,10 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The rows of a job. The digests cover canonical rows and do not depend on their order."""
+    """The rows of a job. The digests cover canonical rows and do not depend on their order.
+
+    `parents` are the lots of the curated sets that they come from.
+    """
 
     name: str
     shape: Shape
@@ -50,6 +53,7 @@ class Dataset:
     eval_sha256: str
     quarantined: Sequence[Quarantined] = ()
     notes: Sequence[str] = ()
+    parents: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,23 @@ class Pruned:
     sha256: str
     dataset_sha256: str
     nearness: Nearness | None = None
+
+
+@dataclass(frozen=True)
+class Curated:
+    """A curated set on disk: where it is, its lot, the SHA-256 of its rows and of each of its shards, and its counts.
+
+    `rows` and `held_out` are the numbers of training and held-out rows; `path` is None where nothing was written.
+    """
+
+    path: Path | None
+    rows: int
+    held_out: int
+    sha256: str
+    eval_sha256: str
+    dataset_sha256: str
+    lot: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(f"{named}: {cfg[named]} is no manifest of a run; the older form is taken on the command line")
     replayed = OmegaConf.create(dict(content))
     groups = cast("dict[Any, Any]", OmegaConf.to_container(cfg, resolve=False))
-    replayed.update({key: groups[key] for key in ("manifest", "resume")})
+    replayed.update({key: groups[key] for key in ("manifest", "resume") if key in groups})
     parsed = [override for override in parse(overrides) if not override.is_hydra_override()]
     chosen = [override.key_or_group for override in parsed if _chooses(override, groups)]
     replayed.update({group: groups[group] for group in chosen})

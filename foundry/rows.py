@@ -51,6 +51,18 @@ class Pile:
         self.ends.append(len(self.text))
         self.digests += hashlib.sha256(row).digest()
 
+    def extend(self, other: "Pile") -> None:
+        """Add the rows of another pile, which is not to be used any more: an empty pile takes over its memory."""
+        if not len(self):
+            self.text, self.ends, self.digests = other.text, other.ends, other.digests
+            return
+        import numpy as np
+
+        ends = np.frombuffer(other.ends, np.uint64)[1:] + np.uint64(len(self.text))
+        self.text += other.text
+        self.ends.frombytes(ends.tobytes())
+        self.digests += other.digests
+
 
 class Rows(Sequence[Row]):
     """An immutable sequence of rows, each decoded when it is asked for; slices and selections share one text."""

@@ -4,19 +4,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from foundry.config import TARGET, Component, resolve, shipped_targets
+from foundry.curate import CurateManifest
+from foundry.replay import Manifest
 from foundry.train import TrainManifest
+
+_JOBS: dict[str, type[Manifest]] = {"train": TrainManifest, "curate": CurateManifest}
 
 _REF = "#/$defs/{model}"
 _INTERPOLATION = {"type": "string", "pattern": r"\$\{"}
 
 
-def manifest_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of manifest.yaml and of the files under conf/experiment.
+def manifest_schema(entry: str = "train") -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of a manifest.yaml, and for `train` of the files under conf/experiment.
 
     Wherever a job holds a component it accepts the settings of any that a shipped YAML file names, and
     wherever it holds a value, an interpolation.
     """
-    schema = TrainManifest.model_json_schema(ref_template=_REF)
+    schema = _JOBS[entry].model_json_schema(ref_template=_REF)
     definitions = schema.pop("$defs")
     classes = [resolve(target, TARGET) for target in sorted(shipped_targets())]
     for cls in classes:

@@ -12,9 +12,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from foundry import Entry, console, lot
-from foundry.config import Component, resolve
+from foundry.config import TARGET, Component, build, resolve
 from foundry.errors import ConfigError, DataError, FoundryError
 from foundry.run import rendered
+from foundry.shards import TRAIN
 
 State = Literal["ok", "differs", "missing", "new", "unchecked"]
 _RELEASE = "release.json"
@@ -106,9 +107,10 @@ def _files(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
             yield _compare(name, sha, lot.digest_file(path))
         else:
             yield Finding(name, "missing")
-    for name in _present(folder / "model", folder):
-        if name not in expected:
-            yield Finding(name, "new")
+    for top in sorted({"model"} | {name.split("/")[0] for name in record["contents"]["files"]}):
+        for name in _present(folder / top, folder):
+            if name not in expected:
+                yield Finding(name, "new")
 
 
 def _release(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
@@ -156,17 +158,27 @@ def _sources(folder: Path, contents: Mapping[str, Any]) -> Iterator[Finding]:
     """Make the base model and the rows again from the manifest, references resolved, and compare their digests."""
     try:
         settings = OmegaConf.to_container(OmegaConf.load(folder / "manifest.yaml"), resolve=True)
-        model, data = _component(settings, "model"), _component(settings, "data")
+        data = _component(settings, "data")
+        model = _component(settings, "model") if isinstance(settings, dict) and "model" in settings else None
     except (OSError, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, ConfigError) as error:
         yield Finding("sources", "unchecked", str(error).splitlines()[0])
         return
-    yield _made_again("base model", lambda: dict(model.fetch().files), contents.get("base", {}).get("files"))
-    yield _made_again("data", lambda: data.load().sha256, contents.get("dataset", {}).get("train"))
+    digests = contents.get("dataset", {})
+    if any(name.startswith(f"{TRAIN}/") for name in contents["files"]):
+        yield _made_again("rows", lambda: _curated(folder), (digests.get("pruned"), digests.get("eval")))
+    if model:
+        yield _made_again("base model", lambda: dict(model.fetch().files), contents.get("base", {}).get("files"))
+    yield _made_again("data", lambda: data.load().sha256, digests.get("train"))
+
+
+def _curated(folder: Path) -> tuple[str, str]:
+    """The digests of the rows that a curated set's shards hold."""
+    files = {TARGET: "foundry.data.files.Files", "path": str(folder), "eval_fraction": 0.0, "max_field_chars": 2**30}
+    dataset = _component({"data": files}, "data").load()
+    return dataset.sha256, dataset.eval_sha256
 
 
 def _component(settings: Any, group: str) -> Any:
-    from foundry.config import TARGET, build
-
     node = settings.get(group) if isinstance(settings, Mapping) else None
     if not isinstance(node, Mapping) or TARGET not in node:
         raise ConfigError(f"manifest.yaml: {group}: expected a component")
@@ -180,7 +192,7 @@ def _made_again(name: str, make: Any, expected: Any) -> Finding:
     except FoundryError as error:
         return Finding(name, "unchecked", f"not at hand: {error}")
     return Finding(
-        name, "ok" if found == expected else "differs", "" if found == expected else "is not what was trained on"
+        name, "ok" if found == expected else "differs", "" if found == expected else "is not what the lot was made from"
     )
 
 

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import Field
 
-from foundry import config
+from foundry import compose, config
 from foundry.app import check_ahead
 from foundry.composer import Composer, checking
 from foundry.config import CONF, TARGET, Component, Settings, SettingsError, build, check_hydra, component, resolve
 from foundry.data import Source
 from foundry.errors import ConfigError
 from foundry.outcome import settings_of
-from foundry.train import TrainManifest, compose
+from foundry.train import TrainManifest
 
-GOLDEN = Path(__file__).parent / "golden" / "train.txt"
+GOLDEN = Path(__file__).parent / "golden"
+ENTRIES = ("train", "curate")
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in {"hydra", "experiment"})
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -272,25 +273,28 @@ VALUES = {"data.name": "owner/rows", "data.revision": f"'{'0' * 40}'"}
 PARTS = ["+data@data.parts.a=syllogism", "+data@data.parts.b=jsonl"]
 
 
-def filled(*overrides):
+def filled(*overrides, entry="train"):
     """The overrides, and a value for every setting that they leave to the user."""
     with checking():
-        cfg = Composer("train", str(CONF)).compose(overrides)
+        cfg = Composer(entry, str(CONF)).compose(overrides)
         missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
     return [*overrides, *(f"{key}={VALUES.get(key, 'x')}" for key in missing)]
 
 
 def beside(group, option):
     """What an option needs beside itself to make a job."""
+    if group == "engine":
+        return []
     return ([] if group == "publish" else ["publish=none"]) + (PARTS if option == "mixture" else [])
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
 def test_every_option_builds_and_shows_all_its_settings(group, option):
-    overrides = filled(f"{group}={option}", *beside(group, option))
-    manifest = compose(overrides)
+    entry = "curate" if group == "engine" else "train"
+    overrides = filled(f"{group}={option}", *beside(group, option), entry=entry)
+    manifest = compose(overrides, entry)
     with checking():
-        shown = OmegaConf.to_container(Composer("train", str(CONF)).compose(overrides)[group])
+        shown = OmegaConf.to_container(Composer(entry, str(CONF)).compose(overrides)[group])
     settings = settings_of(getattr(manifest, group))
     assert type(getattr(manifest, group)).__module__.split(".")[:2] == ["foundry", group]
     assert keys(settings) == keys(shown), "a setting that its YAML does not show cannot be overridden without a +"
@@ -313,19 +317,21 @@ def test_every_experiment_builds_with_each_of_its_jobs(name):
 def test_every_yaml_file_is_looked_at():
     looked_at = {f"{group}/{option}" for group, option in OPTIONS} | {f"experiment/{name}" for name in EXPERIMENTS}
     there = {path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.y*ml")}
-    assert {name for name in there - looked_at if not name.startswith("hydra/")} <= {"train", "merge"}
+    assert {name for name in there - looked_at if not name.startswith("hydra/")} <= {*ENTRIES, "merge"}
 
 
-def test_the_flattened_defaults_are_those_checked_in():
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_the_flattened_defaults_are_those_checked_in(entry):
+    golden = GOLDEN / f"{entry}.txt"
     with checking():
-        cfg = Composer("train", str(CONF)).compose([])
+        cfg = Composer(entry, str(CONF)).compose([])
     node = OmegaConf.to_container(cfg, resolve=False)
     text = "".join(f"{line}\n" for key, value in node.items() if key != "hydra" for line in lines(value, key))
     if os.environ.get("FOUNDRY_GOLDEN") == "write":
-        GOLDEN.parent.mkdir(exist_ok=True)
-        GOLDEN.write_text(text, encoding="utf-8")
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text, encoding="utf-8")
     refresh = "if this is meant: FOUNDRY_GOLDEN=write pytest tests/test_config.py -k flattened"
-    assert text == GOLDEN.read_text(encoding="utf-8"), refresh
+    assert text == golden.read_text(encoding="utf-8"), refresh
 
 
 def lines(node, key):

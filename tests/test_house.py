@@ -10,7 +10,7 @@ from foundry.config import CONF, TARGET
 HOUSE = Path(__file__).parent.parent / "foundry"
 FILES = sorted(HOUSE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
-ENTRIES = {"train", "merge"}
+ENTRIES = {"train", "curate", "merge"}
 ROOMS = {path.parent.name for path in HOUSE.glob("*/__init__.py")}
 VAGUE = {"utils", "helpers", "common", "misc", "util", "helper"}
 RESOLVERS = {

@@ -269,7 +269,7 @@ def pruned():
 def test_drop_leaves_the_rows_out_and_counts_rows_as_before_pruning():
     before = pruned()
     after, outcome = decontaminate(before, against(text("other"), chat(QUESTION)))
-    assert after.rows == [before.rows[0], before.rows[2]]
+    assert list(after.rows) == [before.rows[0], before.rows[2]]
     assert after.removed == [*before.removed, Removed(2, 1, 1.0, before.rows[1], "held out")]
     assert (after.sha256, after.dataset_sha256) == (digest_rows(after.rows), "d" * 64)
     assert [f.train for f in outcome.findings] == [2]

@@ -12,6 +12,8 @@ from foundry.config import CONF, shipped_targets
 from foundry.schema import manifest_schema
 
 SCHEMA = manifest_schema()
+CURATION = manifest_schema("curate")
+DEFINITIONS = CURATION["$defs"] | SCHEMA["$defs"]
 TYPES = {
     "array": list,
     "boolean": bool,
@@ -26,7 +28,7 @@ TYPES = {
 def valid(value, schema=SCHEMA):
     """The part of JSON schema that pydantic uses; jsonschema itself is no dependency."""
     if "$ref" in schema:
-        return valid(value, SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")])
+        return valid(value, DEFINITIONS[schema["$ref"].removeprefix("#/$defs/")])
     if "anyOf" in schema and not any(valid(value, option) for option in schema["anyOf"]):
         return False
     kind = schema.get("type")
@@ -123,7 +125,8 @@ def test_what_foundry_refuses_is_not_valid(place, value):
 
 def test_every_group_and_every_shipped_component_is_in_it():
     groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra", "experiment"}
-    assert groups <= SCHEMA["properties"].keys()
+    assert groups <= SCHEMA["properties"].keys() | CURATION["properties"].keys()
+    groups &= SCHEMA["properties"].keys()
     assert shipped_targets() <= SCHEMA["$defs"].keys()
     assert all(valid(MANIFEST[group], SCHEMA["properties"][group]) for group in groups)
 
@@ -139,6 +142,16 @@ def test_the_command_prints_it(capsys):
 
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == SCHEMA
+
+
+def test_a_curation_has_a_schema_of_its_own(capsys):
+    from foundry.__main__ import main
+
+    assert valid(foundry.compose(["data.path=x", "out=y"], "curate").record(), CURATION)
+    assert not valid({"method": {}}, CURATION)
+    assert not valid({"shard_megabytes": 0}, CURATION)
+    assert main(["schema", "curate"]) == 0
+    assert json.loads(capsys.readouterr().out) == CURATION
 
 
 def test_shipped_yaml_is_valid():

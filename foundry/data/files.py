@@ -1,14 +1,15 @@
 """Rows from files: local, in folders and globs, or behind any URI that fsspec knows."""
 
 import re
-from collections.abc import Iterable, Iterator
 
 from pydantic import Field
 
-from foundry.data.faults import Entry
-from foundry.data.intake import Intake
-from foundry.data.places import find
+from foundry.data.curated import find_curated
+from foundry.data.harvest import Harvest
+from foundry.data.intake import Intake, Sources
+from foundry.data.places import Place, find
 from foundry.data.reading import ENDINGS, records
+from foundry.engine import spread
 
 
 class Files(Intake):
@@ -27,7 +28,16 @@ class Files(Intake):
         parts = [part for part in re.split(r"[/\\]", self.path.split("?")[0]) if part and not set(part) & set("*[")]
         return ENDINGS.sub("", parts[-1]) if parts else "files"
 
-    def _sources(self) -> Iterator[tuple[str, Iterable[Entry]]]:
-        for place in find(self.path, self.synthesis_root):
-            with place.open() as file:
-                yield place.name, records(file, place.path)
+    def _sources(self) -> Sources:
+        curated = find_curated(self.path, self.synthesis_root)
+        if curated is None:
+            return Sources(spread(self.read, find(self.path, self.synthesis_root)))
+        held_out = spread(self.read, curated.held_out) if curated.held_out else None
+        return Sources(spread(self.read, curated.train), held_out, curated.notes(), (curated.lot,))
+
+    def read(self, place: Place) -> Harvest:
+        """Read the records of one file."""
+        harvest = self._harvest()
+        with place.open() as file:
+            harvest.read(place.name, records(file, place.path))
+        return harvest

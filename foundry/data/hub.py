@@ -1,12 +1,12 @@
 """Rows from a dataset on the Hugging Face hub, at one commit."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field
 
 from foundry.data.faults import Entry
-from foundry.data.intake import Intake
+from foundry.data.intake import Intake, Sources
 from foundry.errors import DataError
 
 
@@ -28,8 +28,10 @@ class Hub(Intake):
     def _name(self) -> str:
         return self.name.split("/")[-1]
 
-    def _sources(self) -> Iterator[tuple[str, Iterable[Entry]]]:
-        yield f"hub://{self.name}@{self.revision[:12]}#{self.split}", _entries(self._loaded())
+    def _sources(self) -> Sources:
+        harvest = self._harvest()
+        harvest.read(f"hub://{self.name}@{self.revision[:12]}#{self.split}", _entries(self._loaded()))
+        return Sources([harvest])
 
     def _loaded(self) -> Any:
         from datasets import disable_progress_bars, load_dataset_builder, logging

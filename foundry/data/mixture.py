@@ -65,6 +65,7 @@ class Mixture(Source):
             sha256=train.sha256(),
             eval_sha256=evaluation.sha256(),
             quarantined=[bad for dataset in loaded.values() for bad in dataset.quarantined],
+            parents=sorted({parent for dataset in loaded.values() for parent in dataset.parents}),
             notes=[note for name in rows for note in _notes(name, loaded[name], len(rows[name]), len(taken[name]))],
         )
 

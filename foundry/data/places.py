@@ -1,5 +1,6 @@
 """Where files are: a local path, a folder or glob of them, or any URI that fsspec knows."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +20,26 @@ class Place:
         name: What a person calls it.
         path: What the file system calls it.
         system: The fsspec file system.
+        sha256: What its bytes must come to; None where that is not known.
     """
 
     name: str
     path: str
     system: Any
+    sha256: str | None = None
 
     def open(self) -> IO[bytes]:
         """Open it for reading bytes.
 
         Raises:
-            DataError: It cannot be opened.
+            DataError: It cannot be opened, or is not the file that it should be.
         """
         with reachable(self.name):
             file: IO[bytes] = self.system.open(self.path, "rb")
+            if self.sha256 is not None:
+                if hashlib.file_digest(file, "sha256").hexdigest() != self.sha256:  # type: ignore[arg-type]
+                    raise DataError(f"data.path: {self.name} differs from its lot.json; curate the set again")
+                file.seek(0)
             return file
 
 
@@ -65,16 +72,21 @@ def find(path: str, root: str | None = None) -> list[Place]:
     """
     uri = resolve(path, root)
     with reachable(path):
-        system, place = _system(uri, path)
+        system, place = located(uri, path)
         found = _listed(system, place)
         if not found and path.startswith(SYNTHESIS):
             found = [name for name in system.glob(f"{place}.*") if ENDINGS.search(name)]
         if not found:
             raise DataError(f"data.path: {path}: no such file, and no folder or glob with files of rows")
-        return [Place(_name(system, name), name, system) for name in sorted(found)]
+        return [Place(called(system, name), name, system) for name in sorted(found)]
 
 
-def _system(uri: str, path: str) -> tuple[Any, str]:
+def located(uri: str, path: str) -> tuple[Any, str]:
+    """The file system that a URI names, and what it calls the place; `path` is what a person wrote.
+
+    Raises:
+        ConfigError: A package for this kind of URI is not installed.
+    """
     from fsspec.core import url_to_fs
 
     try:
@@ -103,7 +115,7 @@ def _protocols(system: Any) -> tuple[str, ...]:
     return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
 
 
-def _name(system: Any, path: str) -> str:
+def called(system: Any, path: str) -> str:
     """A local path relative to here if it lies below, a URI otherwise."""
     if "file" not in _protocols(system):
         return str(system.unstrip_protocol(path))

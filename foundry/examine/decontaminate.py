@@ -9,8 +9,8 @@ from typing import Any, Literal
 from foundry.errors import DataError
 from foundry.examine.ngrams import passages
 from foundry.examine.overlap import Reference, find
-from foundry.lot import digest_rows
 from foundry.records import Decontamination, Finding, Pruned, Removed, Row
+from foundry.rows import Rows
 
 Action = Literal["drop", "fail", "report"]
 
@@ -44,12 +44,12 @@ def decontaminate(
     if len(findings) == len(kept):
         raise DataError(f"examine.decontaminate=drop would leave no training row: {first}")
     dropped = {finding.train for finding in local}
-    rows = [row for i, row in enumerate(pruned.rows) if i not in dropped]
+    rows = Rows.of(pruned.rows).select([i for i in range(len(kept)) if i not in dropped])
     removed = [
         Removed(kept[found.train], found.evaluation, found.coverage, pruned.rows[found.train], found.reference)
         for found in local
     ]
-    return replace(pruned, rows=rows, removed=[*pruned.removed, *removed], sha256=digest_rows(rows)), outcome
+    return replace(pruned, rows=rows, removed=[*pruned.removed, *removed], sha256=rows.sha256()), outcome
 
 
 def _said(found: Finding) -> str:

@@ -3,22 +3,21 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from foundry.config import Settings
 from foundry.errors import DataError
-from foundry.examine import Examiner, Metric, Score
+from foundry.examine import Metric, Score
+from foundry.examine.separate import Separating
 from foundry.hardware import Machine
 from foundry.lot import digest, digest_file, libraries
 from foundry.records import (
     BaseModel,
     Checkpoint,
     Dataset,
-    Decontamination,
     Measurement,
-    Pruned,
     Row,
     Sample,
     Verdict,
@@ -54,22 +53,16 @@ class Gate(Settings):
         return reached and below and gained
 
 
-class Exam(Examiner):
+class Exam(Separating):
     """Measures every metric on the untouched base and on the student, with the same code and questions.
 
     Attributes:
         metrics: What is measured, by name.
         gates: What is required, by a metric's name.
-        decontaminate: What is done about training rows that overlap evaluation rows.
-        decontaminate_ngram: Words in an n-gram.
-        decontaminate_against: Files of further evaluation rows (JSONL, or a text a line).
     """
 
     metrics: dict[str, Metric] = Field(min_length=1)
     gates: dict[str, Gate] = Field(default_factory=dict)
-    decontaminate: Literal["drop", "fail", "report"] = "drop"
-    decontaminate_ngram: Literal[8, 13] = 13
-    decontaminate_against: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _gates_have_metrics(self) -> Self:
@@ -90,14 +83,6 @@ class Exam(Examiner):
             )
         for metric in self.metrics.values():
             metric.check(dataset.eval)
-
-    def separate(self, pruned: Pruned, dataset: Dataset) -> tuple[Pruned, Decontamination]:
-        """Compare with the held-out rows and with those in `decontaminate_against`."""
-        from foundry.examine.decontaminate import decontaminate, read
-        from foundry.examine.overlap import Reference
-
-        references = [Reference("held out", dataset.eval), *(read(Path(path)) for path in self.decontaminate_against)]
-        return decontaminate(pruned, references, self.decontaminate, self.decontaminate_ngram)
 
     def examine(self, checkpoint: Checkpoint, dataset: Dataset, machine: Machine) -> Verdict:
         """Measure both and hold the gates to it."""

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from foundry.examine import Examiner
+from foundry.examine import Examiner, unexamined
 from foundry.hardware import Machine
 from foundry.records import Checkpoint, Dataset, Verdict
 
@@ -14,6 +14,4 @@ class NoExam(Examiner):
 
     def examine(self, checkpoint: Checkpoint, dataset: Dataset, machine: Machine) -> Verdict:  # noqa: ARG002
         """Return a verdict that says so."""
-        return Verdict(
-            passed=True, measurements=(), eval_sha256=dataset.eval_sha256, lot=checkpoint.lot, examined=False
-        )
+        return unexamined(checkpoint, dataset)

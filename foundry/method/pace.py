@@ -1,16 +1,17 @@
 """What a training run will take: rows and tokens a step, steps, and about how long."""
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from foundry.compute import Compute
 from foundry.hardware import Machine, flops
 from foundry.method import Outlook
-from foundry.method.tokens import MASKED, Tokens, sides
+from foundry.method.kept import totals
 from foundry.records import BaseModel
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from foundry.method.tuning import Tuning
 
 _REACHED = 0.5
@@ -18,14 +19,13 @@ _REACHED = 0.5
 
 
 def outlook(
-    method: "Tuning", made: Sequence[Tokens], base: BaseModel, compute: Compute, machine: Machine | None, audit: str
+    method: "Tuning", made: "Dataset", base: BaseModel, compute: Compute, machine: Machine | None, audit: str
 ) -> Outlook:
     """Count what the steps will see; the time is left out where there is no machine to time."""
     effective = compute.batch_size * compute.grad_accum
     steps = planned_steps(len(made), compute, method.epochs, method.max_steps)
     rounds = steps * effective / len(made)
-    tokens = round(rounds * sum(len(ids) for row in made for _, ids, _ in sides(row)))
-    trained = round(rounds * sum(label != MASKED for row in made for *_, labels in sides(row) for label in labels))
+    tokens, trained = (round(rounds * count) for count in totals(made))
     line = (
         f"{effective} rows a step ({compute.batch_size} × {compute.grad_accum}) · {steps:,} steps, {rounds:,.2f} epochs"
         f" · about {tokens:,} tokens, {trained:,} of them trained"

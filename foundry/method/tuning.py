@@ -14,7 +14,8 @@ from foundry.hardware import Machine, Needs, size
 from foundry.loading import read_config
 from foundry.method import Method, Observer, Outlook
 from foundry.method.adapter import Adapter
-from foundry.method.tokens import need_end_of_turn, need_template, tokenise
+from foundry.method.kept import tokenised
+from foundry.method.tokens import need_end_of_turn, need_template
 from foundry.records import BaseModel, Checkpoint, Pruned
 from foundry.run import write_atomic
 
@@ -112,7 +113,7 @@ class Tuning(Method):
 
     def _tokenised(self, pruned: Pruned, tokenizer: Any) -> Sequence[Any]:
         need_template(pruned.rows, tokenizer)
-        made = list(tokenise(pruned.rows, tokenizer, self.max_length, pairs=self.pairs))
+        made: Sequence[Any] = tokenised(pruned.rows, tokenizer, self.max_length, pairs=self.pairs)
         need_end_of_turn(made, tokenizer)
         return made
 
@@ -176,7 +177,7 @@ class Tuning(Method):
     def _trainer(
         self, made: Sequence[Any], tokenizer: Any, base: BaseModel, compute: Compute, machine: Machine, run_dir: Path
     ) -> Any:
-        from datasets import Dataset, disable_progress_bars
+        from datasets import disable_progress_bars
         from transformers import set_seed
 
         from foundry.loading import load_model
@@ -188,7 +189,7 @@ class Tuning(Method):
         trainer = trainer_class(
             model=load_model(base.path, machine, quantize=self.adapter.quantize if self.adapter else None),
             args=arguments_class(**self._arguments(compute, machine, run_dir), **own),
-            train_dataset=Dataset.from_list(list(made)),
+            train_dataset=made,
             processing_class=tokenizer,
             data_collator=Collator(tokenizer.pad_token_id),
             peft_config=None if self.adapter is None else self.adapter.peft(),

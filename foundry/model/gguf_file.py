@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from foundry import console
+from foundry.cache import made_once
 from foundry.errors import ConfigError, DataError
 from foundry.loading import quiet
 from foundry.lot import digest_file
-from foundry.model.cache import made_once
 
 CONVERTER = 1
 """Part of the cache key: raise it when the conversion changes."""
@@ -28,7 +28,9 @@ def converted(file: Path) -> Path:
     Raises:
         DataError: The file is broken, or its tokenizer is of a kind that is not rebuilt here.
     """
-    return made_once(f"{file.stem}-{digest_file(file)[:16]}-v{CONVERTER}", lambda folder: _convert(file, folder))
+    return made_once(
+        "models", f"{file.stem}-{digest_file(file)[:16]}-v{CONVERTER}", lambda folder: _convert(file, folder)
+    )
 
 
 def _convert(file: Path, folder: Path) -> None:

@@ -6,10 +6,10 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from foundry.cache import made_once
 from foundry.loading import quiet, read_config
 from foundry.lot import digest, digest_file
 from foundry.model import ModelSource
-from foundry.model.cache import made_once
 from foundry.model.folder import base_from_folder
 from foundry.model.pretrained import gguf_path
 from foundry.records import BaseModel
@@ -46,7 +46,9 @@ class Tiny(ModelSource):
         """Make the model once for its settings and the tokenizer's content."""
         file = gguf_path(self.tokenizer_of)
         key = digest({"settings": self.model_dump(), "file": digest_file(file)})
-        return base_from_folder(made_once(f"tiny-{key[:16]}", lambda folder: self._make(file, folder)), "tiny")
+        return base_from_folder(
+            made_once("models", f"tiny-{key[:16]}", lambda folder: self._make(file, folder)), "tiny"
+        )
 
     def _make(self, file: Path, folder: Path) -> None:
         import torch

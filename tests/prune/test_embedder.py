@@ -13,7 +13,7 @@ from foundry.prune.embedder import Embedder, embedded
 from foundry.prune.sentence_model import SentenceModel, find
 from foundry.prune.vectors import VectorCache, key
 
-CPU = Machine("cpu", "fp32", 2, "test", 2**33)
+CPU = Machine("cpu", "fp32", 2, "test", 2**33, 2**33)
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh"]
 
 
@@ -161,7 +161,7 @@ def test_a_text_longer_than_the_window_is_embedded_whole(tmp_path):
 def test_a_vector_does_not_depend_on_the_batch(tmp_path, monkeypatch, precision):
     draw = np.random.default_rng(0)
     texts = [" ".join(draw.choice(list("abcdefgh"), draw.integers(1, 12))) for _ in range(60)]
-    machine = Machine("cpu", precision, 2, "test", 2**33)
+    machine = Machine("cpu", precision, 2, "test", 2**33, 2**33)
     model = SentenceModel(model_folder(tmp_path), machine, "tiny")
     together = model.embed(texts)
     monkeypatch.setattr("foundry.prune.sentence_model._TOKENS", 1)
@@ -176,7 +176,7 @@ def test_the_digest_names_all_that_vectors_depend_on(tmp_path):
         folders[name] = model_folder(tmp_path / name, **chosen) if (tmp_path / name).mkdir() is None else None
     digests = {name: SentenceModel(folder, CPU, "x").digest for name, folder in folders.items()}
     assert digests["a"] == digests["b"]
-    half = SentenceModel(folders["a"], Machine("cpu", "bf16", 2, "test", 1), "x")
+    half = SentenceModel(folders["a"], Machine("cpu", "bf16", 2, "test", 1, 1), "x")
     assert len({*digests.values(), half.digest}) == 4
     assert half.exact().digest == digests["a"]
 

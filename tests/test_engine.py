@@ -112,7 +112,8 @@ def test_no_cluster_is_a_hardware_error(monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_ray_workers_write_the_shards_that_one_process_writes(tmp_path):
+@pytest.mark.parametrize("prune", ["exact", "semdedup"])
+def test_two_ray_workers_write_the_shards_that_one_process_writes(tmp_path, monkeypatch, prune):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     from foundry.__main__ import main
 
@@ -123,7 +124,8 @@ def test_two_ray_workers_write_the_shards_that_one_process_writes(tmp_path):
         (tmp_path / "rows" / f"{number}.jsonl").write_text("\n".join([lines[0], "not JSON", *lines[1:]]))
     said = {}
     for engine in ("local", "ray"):
-        words = ["curate", "data.path=rows", f"out={engine}", f"engine={engine}", "prune=exact"]
+        monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / f"{engine}-cache"))  # each embeds for itself
+        words = ["curate", "data.path=rows", f"out={engine}", f"engine={engine}", f"prune={prune}"]
         words += ["engine.workers=2"] if engine == "ray" else []
         with chdir(tmp_path), redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
             assert main(words) == 0, err.getvalue()

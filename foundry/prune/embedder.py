@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from foundry import console
+from foundry.engine import spread
 from foundry.prune.vectors import VectorCache, key
 
 if TYPE_CHECKING:
@@ -63,8 +65,9 @@ def embedded(embedder: Embedder, texts: Sequence[str]) -> "Vectors":
     fresh: list[NDArray[np.float16]] = []
     done = 0
     chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
+    results = spread(partial(_made, embedder), [[texts[place] for place in chunk] for chunk in chunks])
     for chunk in console.track(chunks, "embed", f"× {_CHUNK:,} texts with {embedder.name}") if chunks else ():
-        fresh.append(_halved(embedder.embed([texts[place] for place in chunk])))
+        fresh.append(next(results))
         if sum(map(len, fresh[done:])) >= _SHARD or chunk is chunks[-1]:
             first = done * _CHUNK
             rows = np.concatenate(fresh[done:])
@@ -80,6 +83,10 @@ def embedded(embedder: Embedder, texts: Sequence[str]) -> "Vectors":
     else:
         table = vectors[places]
     return _unit(table)
+
+
+def _made(embedder: Embedder, texts: Sequence[str]) -> "NDArray[np.float16]":
+    return _halved(embedder.embed(texts))
 
 
 def _halved(vectors: "NDArray[np.floating]") -> "NDArray[np.float16]":

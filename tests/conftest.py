@@ -1,5 +1,6 @@
 """Every test runs offline and seeded; the converted model is shared through the user's own cache."""
 
+import gc
 import logging
 import os
 import random
@@ -18,6 +19,11 @@ hypothesis.settings.load_profile("shared machine")
 ROOT = Path(__file__).parent.parent
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; threads of each would wait for the other's
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imported_for_good() -> None:
+    gc.freeze()  # training collects garbage, and would look through all of torch and transformers each time
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,16 @@ import time
 from pathlib import Path
 from typing import Self
 
-HEAVY = ["foundry.train", "foundry.method.trainer", "peft", "mlflow.tracking", "mlflow.data", "datasets", "jinja2"]
+HEAVY = [
+    "foundry.train",
+    "foundry.method.trainers",
+    "peft",
+    "mlflow.tracking",
+    "mlflow.data",
+    "datasets",
+    "faiss",
+    "jinja2",
+]
 _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(HEAVY)
 
@@ -21,11 +30,12 @@ class Job:
         folder: Its working directory.
         words: Its arguments.
         file_limit: Bytes that a file may have at most, as with `ulimit -f`.
+        environment: Variables to set.
     """
 
-    def __init__(self, folder: Path, *words: str, file_limit: int | None = None) -> None:
+    def __init__(self, folder: Path, *words: str, file_limit: int | None = None, **environment: str) -> None:
         self._said = Path(tempfile.mkdtemp())
-        self._process = _FORK.Process(target=_run, args=(folder, self._said, words, file_limit))
+        self._process = _FORK.Process(target=_run, args=(folder, self._said, words, file_limit, environment))
         self._process.start()
 
     def __enter__(self) -> Self:
@@ -63,7 +73,8 @@ class Job:
         return self._process.exitcode
 
 
-def _run(folder: Path, said: Path, words: tuple[str, ...], file_limit: int | None) -> None:
+def _run(folder: Path, said: Path, words: tuple[str, ...], file_limit: int | None, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)

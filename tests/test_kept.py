@@ -147,7 +147,8 @@ def begin(folder, barrier, queue):
 @pytest.mark.slow
 @pytest.mark.usefixtures("cache")
 def test_jobs_that_start_together_tokenise_once(base):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["foundry.method.kept", "transformers", "datasets"])
     barrier, queue = context.Barrier(3), context.Queue()
     jobs = [context.Process(target=begin, args=(str(base.path), barrier, queue)) for _ in range(3)]
     for job in jobs:

@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from processes import Job
 
 import foundry
 from foundry import train as entry
@@ -330,16 +331,16 @@ def test_a_job_writes_its_record(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_whole_run_leaves_no_secret_behind(cli, tmp_path):
+def test_a_whole_run_leaves_no_secret_behind(tmp_path):
     small = ["model=tiny", "data.size=32", "data.eval_size=8", "method.max_steps=1", "method.max_length=64"]
     small += ["publish=none", "examine=none", "data.system_prompt=${oc.env:FOUNDRY_SECRET}"]
-    done = cli("train", *small, FOUNDRY_SECRET="hunter2-hunter2")
-    assert done.returncode == 0, done.stderr
+    with Job(tmp_path, "train", *small, FOUNDRY_SECRET="hunter2-hunter2") as job:
+        assert job.wait() == 0, job.err
     (run,) = tmp_path.glob("outputs/train/*")
     assert "system_prompt: ${oc.env:FOUNDRY_SECRET}" in (run / "manifest.yaml").read_text()
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in written if b"hunter2" in path.read_bytes()] == []
-    assert "hunter2" not in done.stdout + done.stderr
+    assert "hunter2" not in job.out + job.err
 
 
 # Texts survive.

@@ -1,5 +1,6 @@
 """The command `foundry` in processes that can be stopped and killed, without each importing torch anew."""
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -10,14 +11,8 @@ from pathlib import Path
 from typing import Self
 
 HEAVY = [
-    "foundry.train",
-    "foundry.method.trainers",
-    "peft",
-    "mlflow.tracking",
-    "mlflow.data",
-    "datasets",
-    "faiss",
-    "jinja2",
+    *("foundry.train", "foundry.method.trainers", "foundry.prune.semdedup", "datasets", "reasoning_gym", "git"),
+    *("mlflow.tracking", "mlflow.data", "mlflow.system_metrics", "mlflow.store.tracking.sqlalchemy_store"),
 ]
 _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(HEAVY)
@@ -75,6 +70,7 @@ class Job:
 
 def _run(folder: Path, said: Path, words: tuple[str, ...], file_limit: int | None, environment: dict[str, str]) -> None:
     os.environ.update(environment)
+    gc.freeze()
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)

@@ -1,5 +1,6 @@
 """SIGKILL at random points, in the middle of an epoch and inside checkpoint writes: nothing of the result changes."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -41,6 +42,7 @@ def work(run_dir, resume):
     from foundry.model.tiny import Tiny
     from foundry.records import Pruned
 
+    gc.freeze()  # the trainer collects garbage, and would look through all of torch each time
     torch.set_num_threads(1)
     compute = Compute(device="cpu", precision="fp32", batch_size=2, grad_accum=2, seed=3, threads=1)
     method = ORPO(

@@ -206,3 +206,10 @@ def test_a_gpu_trains_to_the_same_losses_as_the_cpu(base, tmp_path):
     _, cpu = train(sft(adapter=Adapter(rank=4)), base, tmp_path / "cpu")
     _, gpu = train(sft(adapter=Adapter(rank=4)), base, tmp_path / "gpu", COMPUTE.model_copy(update={"device": "cuda"}))
     assert [loss for _, loss in gpu.losses] == pytest.approx([loss for _, loss in cpu.losses], rel=1e-2)
+
+
+@pytest.mark.parametrize(("trained", "places"), [(0, 32), (24, 32), (33, 64), (256, 256), (9000, 256)])
+def test_the_head_takes_no_more_places_than_a_batch_learns_from(trained, places):
+    from foundry.method.batches import head_chunk
+
+    assert head_chunk(trained) == places

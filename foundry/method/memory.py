@@ -12,6 +12,7 @@ from foundry.compute import Compute
 from foundry.errors import DataError
 from foundry.hardware import Machine, Needs
 from foundry.method.adapter import Adapter
+from foundry.method.batches import head_chunk
 from foundry.method.tokens import MASKED, longest_rows, sides, tokenise
 from foundry.records import Row
 
@@ -26,8 +27,6 @@ BUFFERS = 200 * 2**20
 
 NF4 = 0.516
 """Bytes a weight in NF4 with doubly quantised scales: 4 bits, and 8 bits for each 64 of them, and a little."""
-
-_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -183,9 +182,9 @@ def _kept(method: "Tuning", shape: Architecture, node: Machine) -> float:
 
 
 def _logits(method: "Tuning", shape: Architecture, batch: Batch) -> float:
-    """Of SFT, TRL's chunks of 256 tokens, remade in the backward pass; of pairs, every place of the batch at once."""
+    """Of SFT, a chunk of tokens, remade in the backward pass; of pairs, every place of the batch at once."""
     if not method.pairs:
-        return min(_CHUNK, batch.tokens) * shape.vocabulary * 4 * 4
+        return min(head_chunk(batch.trained), batch.tokens) * shape.vocabulary * 4 * 4
     return shape.vocabulary * (batch.sequences * batch.places * 6 + batch.trained * 8)
 
 

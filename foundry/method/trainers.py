@@ -9,8 +9,11 @@ from peft import get_peft_model
 from torch import Tensor
 from torch.utils.data import DataLoader
 from trl import DPOTrainer, SFTTrainer
+from trl.trainer import sft_trainer
 
+from foundry.method.batches import head_chunk
 from foundry.method.dpo import preference_loss
+from foundry.method.kept import totals
 from foundry.method.orpo import odds_ratio_loss
 from foundry.method.pairs import PairLoss, answers
 from foundry.method.trainer import Watched
@@ -24,6 +27,12 @@ __all__ = ["ORPOConfig", "WatchedDPO", "WatchedORPO", "WatchedSFT"]
 
 class WatchedSFT(Watched, SFTTrainer):  # type: ignore[misc]
     """Cross entropy of the labels, divided by the labels of the whole step."""
+
+    def __init__(self, *, train_dataset: Any, args: Any, **options: Any) -> None:
+        _, trained = totals(train_dataset)
+        batch = trained / len(train_dataset) * args.per_device_train_batch_size
+        sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE = head_chunk(batch)  # noqa: SLF001  # there is no argument for it
+        super().__init__(train_dataset=train_dataset, args=args, **options)
 
 
 class WatchedORPO(Watched, PairLoss, ORPOTrainer):  # type: ignore[misc]

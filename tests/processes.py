@@ -14,8 +14,9 @@ HEAVY = [
     *("foundry.train", "foundry.method.trainers", "foundry.prune.semdedup", "datasets", "reasoning_gym", "git"),
     *("mlflow.tracking", "mlflow.data", "mlflow.system_metrics", "mlflow.store.tracking.sqlalchemy_store"),
 ]
-_FORK = multiprocessing.get_context("forkserver")
-_FORK.set_forkserver_preload(HEAVY)
+FORK = multiprocessing.get_context("forkserver")
+"""Starts processes that have the heavy libraries; they get the environment of the first, unless they set their own."""
+FORK.set_forkserver_preload(HEAVY)
 
 
 class Job:
@@ -30,7 +31,9 @@ class Job:
 
     def __init__(self, folder: Path, *words: str, file_limit: int | None = None, **environment: str) -> None:
         self._said = Path(tempfile.mkdtemp())
-        self._process = _FORK.Process(target=_run, args=(folder, self._said, words, file_limit, environment))
+        self._process = FORK.Process(
+            target=_run, args=(folder, self._said, words, file_limit, os.environ | environment)
+        )
         self._process.start()
 
     def __enter__(self) -> Self:
@@ -69,6 +72,7 @@ class Job:
 
 
 def _run(folder: Path, said: Path, words: tuple[str, ...], file_limit: int | None, environment: dict[str, str]) -> None:
+    os.environ.clear()
     os.environ.update(environment)
     gc.freeze()
     for number, name in ((1, "out"), (2, "err")):

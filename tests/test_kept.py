@@ -1,10 +1,11 @@
 """Tokenised rows are made once for the same rows, template and length, and made again when something is wrong."""
 
 import copy
-import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
+from processes import FORK
 
 from foundry.errors import DataError
 from foundry.method.kept import INTACT, tokenised, totals
@@ -132,7 +133,8 @@ def test_a_row_that_cannot_be_learnt_from_leaves_nothing(cache, tokenizer):
     assert folders(cache) == []
 
 
-def begin(folder, barrier, queue):
+def begin(folder, cache, barrier, queue):
+    os.environ["FOUNDRY_CACHE"] = cache
     from foundry.loading import load_tokenizer
     from foundry.method import kept
 
@@ -145,12 +147,9 @@ def begin(folder, barrier, queue):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cache")
-def test_jobs_that_start_together_tokenise_once(base):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["foundry.method.kept", "transformers", "datasets"])
-    barrier, queue = context.Barrier(3), context.Queue()
-    jobs = [context.Process(target=begin, args=(str(base.path), barrier, queue)) for _ in range(3)]
+def test_jobs_that_start_together_tokenise_once(base, cache):
+    barrier, queue = FORK.Barrier(3), FORK.Queue()
+    jobs = [FORK.Process(target=begin, args=(str(base.path), str(cache.parent), barrier, queue)) for _ in range(3)]
     for job in jobs:
         job.start()
     results = [queue.get(timeout=120) for _ in jobs]

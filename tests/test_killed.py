@@ -2,13 +2,13 @@
 
 import gc
 import json
-import multiprocessing
 import os
 import random
 import time
 from pathlib import Path
 
 import pytest
+from processes import FORK
 
 STEPS, KILLS, INSIDE = 80, 20, 6
 ROWS = [
@@ -69,12 +69,10 @@ def test_twenty_kills_leave_the_losses_and_the_weights_as_they_are(tmp_path, mon
     from foundry.method.trainer import newest_intact
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["foundry.method.trainers", "foundry.method.orpo", "datasets"])
     draw = random.Random(int(os.environ.get("FOUNDRY_KILL_SEED", "5")))
 
     def started(run_dir, resume=None):
-        process = context.Process(target=work, args=(run_dir, resume))
+        process = FORK.Process(target=work, args=(run_dir, resume))
         process.start()
         return process
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import multiprocessing
 import os
 import shutil
 import socket
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import FORK
 
 from foundry import journal, store, tracking
 from foundry.errors import DataError, GateError
@@ -430,9 +430,7 @@ def one_of_many(home, number):
 
 @pytest.mark.slow
 def test_nine_processes_start_together_on_no_store(home):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", "foundry.tracking"])
-    processes = [context.Process(target=one_of_many, args=(home, number)) for number in range(9)]
+    processes = [FORK.Process(target=one_of_many, args=(home, number)) for number in range(9)]
     for process in processes:
         process.start()
     for process in processes:

@@ -10,10 +10,10 @@ demo: $(STAMP)
 	$(BIN)/foundry train
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist worksteal
 
 quick: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 ui: $(STAMP)
 	$(BIN)/foundry ui

@@ -3,9 +3,11 @@
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -59,6 +61,25 @@ def opened(uri: str) -> Iterator["tuple[MlflowClient, str]"]:
         if path and not path.exists():
             _make(path)
         yield _connect(uri, (path.parent / "mlartifacts").absolute().as_uri() if path else None)
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of a write to SQLite: a transaction cut in two would leave it locked."""
+    if threading.current_thread() is not threading.main_thread() or _sqlite_path(uri()) is None:
+        yield
+        return
+    waiting: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if waiting:
+            signal.raise_signal(waiting[0])
 
 
 def _sqlite_path(uri: str) -> Path | None:

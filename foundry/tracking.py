@@ -133,7 +133,7 @@ class Run:
 
     def _tell(self, action: Callable[..., None], *args: Any) -> None:
         if self.id is not None:
-            with self._tolerant():
+            with self._tolerant(), store.undivided():
                 action(self._client, self.id, *args)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -560,3 +561,23 @@ def test_batches_hold_a_thousand_points_and_can_be_taken_up_again(tmp_path):
     assert [len(points) for points, _ in found] == [999, 999, 102]
     assert list(journal.batches(path, found[0][1])) == found[1:]
     assert list(journal.batches(path, found[-1][1])) == []
+
+
+def test_an_interruption_waits_for_the_end_of_a_write(home, monkeypatch):
+    """A transaction that Ctrl-C cuts in two would leave SQLite locked for the end of the run."""
+    steps = []
+    monkeypatch.setattr(tracking, "_log_tags", lambda *_: (signal.raise_signal(signal.SIGINT), steps.append("written")))
+
+    def work():
+        with start(home / "run") as run:
+            steps.append(run.id)
+            run.tags({"a": "b"})
+            steps.append("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    run_id, *rest = steps
+    assert rest == ["written"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with store.opened(store.uri()) as (client, _):
+        assert client.get_run(run_id).info.status == "KILLED"

@@ -28,6 +28,7 @@ from foundry.config import CONF
 from foundry.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, FoundryError
 from foundry.mistakes import explain, first_line
 from foundry.replay import expand, parse, settle
+from foundry.run import discard
 
 Task = Callable[[DictConfig], Any]
 T = TypeVar("T")
@@ -151,6 +152,32 @@ def _arguments(argv: list[str], program: str) -> tuple[argparse.ArgumentParser, 
     if args.experimental_rerun:
         refuse("--experimental-rerun would load a pickle; manifest=RUN/manifest.yaml runs a job again")
     return parser, args
+
+
+def one_job(
+    cfg: DictConfig, build: Callable[..., Any], work: Callable[[Any, Path], Any], rehearse: Callable[[Any], None]
+) -> str:
+    """Do one job of a Hydra run or sweep; a dry run leaves no directory, whatever comes of it.
+
+    Args:
+        cfg: The composed config.
+        build: Builds the typed manifest from the config and the overrides.
+        work: Does the job in its run directory.
+        rehearse: Does what comes before anything is written.
+
+    Returns:
+        Where the run directory is.
+    """
+    hydra = HydraConfig.get()
+    manifest, run_dir = build(cfg, hydra.overrides.task), Path(hydra.runtime.output_dir)
+    if not manifest.dry_run:
+        work(manifest, run_dir)
+        return str(run_dir)
+    try:
+        rehearse(manifest)
+    finally:
+        discard(run_dir)
+    return str(run_dir)
 
 
 @contextmanager

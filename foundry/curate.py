@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import Field, field_validator, model_validator
 
@@ -16,7 +15,7 @@ from foundry.examine import Examiner
 from foundry.prune import Pruner
 from foundry.records import Curated, Dataset, Decontamination, Pruned
 from foundry.replay import Manifest
-from foundry.run import discard, reserve, writing
+from foundry.run import reserve, writing
 
 
 class CurateManifest(Manifest):
@@ -98,6 +97,16 @@ def prepare(manifest: CurateManifest) -> tuple[Dataset, Pruned, Decontamination 
     return dataset, pruned, checked
 
 
+def rehearse(manifest: CurateManifest) -> None:
+    """Do everything of a curation but the writing, and show three rows.
+
+    Raises:
+        FoundryError: As `curate` would.
+    """
+    _, pruned, _ = prepare(manifest)
+    curation.rehearsed(pruned)
+
+
 def compose(overrides: Sequence[str] = ()) -> CurateManifest:
     """Compose and check a curation as the command line does.
 
@@ -123,16 +132,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> CurateManifest:
 
 def job(cfg: DictConfig) -> str:
     """One job of a Hydra run or sweep; returns where its run directory is."""
-    hydra = HydraConfig.get()
-    manifest = CurateManifest.from_config(cfg, hydra.overrides.task)
-    run_dir = Path(hydra.runtime.output_dir)
-    if manifest.dry_run:
-        _, pruned, _ = prepare(manifest)
-        curation.rehearsed(pruned)
-        discard(run_dir)
-    else:
-        curate(manifest, run_dir)
-    return str(run_dir)
+    return app.one_job(cfg, CurateManifest.from_config, curate, rehearse)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

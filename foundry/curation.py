@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from foundry import console, lot, outcome, shards
@@ -20,7 +19,7 @@ from foundry.errors import ConfigError
 from foundry.hardware import size
 from foundry.records import Curated, Dataset, Decontamination, Pruned, plain
 from foundry.report import groups, render
-from foundry.run import write_atomic, write_json, write_yaml
+from foundry.run import clear_abandoned, sync, write_atomic, write_json, write_yaml
 
 SEALED = ("README.md", "manifest.yaml", "removed.jsonl", "quarantine.jsonl", "overlaps.json")
 """The files that lot.json seals beside the shards, of which the lot number is made."""
@@ -45,18 +44,13 @@ def whole(out: Path) -> Iterator[Path]:
         ConfigError: Something lies at `out` by then.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    for left in out.parent.glob(f".{out.name}-*-*.part"):  # by jobs that were killed
-        pid = left.name.split("-")[-2]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+    clear_abandoned(out.parent, out.name)
     scratch = out.with_name(f".{out.name}-{os.getpid()}-{secrets.token_hex(4)}.part")
     scratch.mkdir()
     try:
         yield scratch
         refuse_taken(str(out))
-        for path in scratch.rglob("*.parquet"):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        sync(scratch)
         try:
             scratch.rename(out)
         except OSError:

@@ -15,6 +15,9 @@ from foundry.hardware import Machine
 getLogger("bitsandbytes").setLevel(ERROR)
 
 
+PACKAGE = "package://"
+
+
 def quiet() -> None:
     """Keep transformers' advice and progress bars off the terminal; its warnings still go to the log."""
     from transformers.utils import logging
@@ -39,6 +42,22 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object")
     return content
+
+
+def packaged(name: str) -> Path:
+    """The place inside an installed package that `package://<import name>/<path>` stands for.
+
+    Raises:
+        LookupError: The package is not installed, or the path leads out of it; the line says which.
+    """
+    package, _, inside = name.removeprefix(PACKAGE).partition("/")
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or spec.origin is None:
+        hint = f"pip install --no-deps {package.replace('_', '-')}"
+        raise LookupError(f"{name!r}: the package {package!r} is not installed; {hint}")
+    if ".." in Path(inside).parts or Path(inside).is_absolute():
+        raise LookupError(f"{name!r}: expected a path inside the package")
+    return Path(spec.origin).parent / inside
 
 
 def load_tokenizer(folder: Path) -> Any:

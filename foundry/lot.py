@@ -18,6 +18,8 @@ from foundry.errors import DataError
 from foundry.run import write_json
 
 LOT = "lot.json"
+INTACT = "intact.json"
+"""Written last into a folder: the digest of each of its files; a folder without it is half-written."""
 SHORT = 12
 _LIBRARIES = (
     "model-foundry",
@@ -73,6 +75,20 @@ def digest_folder(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, str]
     names = [name for name in sorted(_plain_files(folder)) if name not in leave_out]
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(names, pool.map(lambda name: digest_file(folder / name), names), strict=True))
+
+
+def mark_intact(folder: Path) -> None:
+    """Write, last of all, the digest of each file into a folder."""
+    write_json(folder / INTACT, digest_folder(folder, leave_out=(INTACT,)))
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether a folder was marked, and its files are all as they were then."""
+    try:
+        expected = json.loads((folder / INTACT).read_text(encoding="utf-8"))
+        return bool(expected) and digest_folder(folder, leave_out=(INTACT,)) == expected
+    except (OSError, ValueError, DataError):
+        return False
 
 
 def _plain_files(folder: Path) -> Iterator[str]:

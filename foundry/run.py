@@ -1,10 +1,12 @@
 """The run directory: reserved by one atomic mkdir, and the files that a run writes into it."""
 
 import errno
+import glob
 import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -44,6 +46,24 @@ def discard(run_dir: Path) -> None:
         if any(folder.iterdir()):
             return
         folder.rmdir()
+
+
+def clear_abandoned(folder: Path, stem: str) -> None:
+    """Remove the scratch folders `.<stem>-<process id>-<random>…` of processes that were killed."""
+    import psutil
+
+    for path in folder.glob(f".{glob.escape(stem)}-*-*"):
+        pid = path.name.removeprefix(f".{stem}-").split("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def sync(folder: Path) -> None:
+    """Bring every file to the disk before a rename makes the folder visible."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 _DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}

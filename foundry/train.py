@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import Field, model_validator
 
@@ -25,7 +24,7 @@ from foundry.prune import Pruner
 from foundry.publish import Publisher
 from foundry.records import Dataset, Release, wrong_shape
 from foundry.replay import Manifest
-from foundry.run import discard, reserve, writing
+from foundry.run import reserve, writing
 
 DISK = 2 * 2**30
 """Bytes that must be free on the disk before a job starts: checkpoints, model, caches."""
@@ -171,17 +170,7 @@ def compose(overrides: Sequence[str] = ()) -> TrainManifest:
 
 def job(cfg: DictConfig) -> str:
     """One job of a Hydra run or sweep; returns where its run directory is."""
-    hydra = HydraConfig.get()
-    manifest = TrainManifest.from_config(cfg, hydra.overrides.task)
-    run_dir = Path(hydra.runtime.output_dir)
-    if manifest.dry_run:
-        try:
-            rehearse(manifest)
-        finally:
-            discard(run_dir)
-    else:
-        train(manifest, run_dir)
-    return str(run_dir)
+    return app.one_job(cfg, TrainManifest.from_config, train, rehearse)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -357,3 +357,9 @@ def test_shards_do_not_depend_on_how_the_source_is_split(tmp_path):
         found.append(shards.write(out, "train", Files(path=str(tmp_path / name)).load().train, 4000))
     assert len(found[0]) > 5
     assert found[0] == found[1] == found[2]
+
+
+def test_a_dry_run_that_fails_leaves_no_directory(tmp_path):
+    code, _, err = curate(tmp_path, "data.path=rows.jsonl", "out=clean", "dry_run=true")
+    assert (code, err.count("\n")) == (4, 1)
+    assert not list(tmp_path.iterdir())

@@ -8,7 +8,8 @@ import pytest
 from processes import FORK
 
 from foundry.errors import DataError
-from foundry.method.kept import INTACT, tokenised, totals
+from foundry.lot import INTACT
+from foundry.method.kept import tokenised, totals
 from foundry.method.tokens import MASKED, tokenise
 from foundry.model.tiny import Tiny
 from foundry.rows import Rows

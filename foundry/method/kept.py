@@ -4,24 +4,19 @@ They are read through memory-mapped files, so that they take no memory of the pr
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.cache import made_once
-from foundry.lot import digest, digest_file, digest_folder, libraries
+from foundry.lot import digest, digest_file, is_intact, libraries, mark_intact
 from foundry.method.tokens import MASKED, Tokens, tokenise
 from foundry.records import Row
 from foundry.rows import Rows
-from foundry.run import write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-INTACT = "intact.json"
-"""Written last: the digest of each file. A folder without it, or with other files, is made again."""
 
 _TOKENS = "tokens.arrow"
 _CHUNK = 1000
@@ -49,7 +44,7 @@ def tokenised(rows: Sequence[Row], tokenizer: Any, limit: int, *, pairs: bool) -
     def make(folder: Path) -> None:
         _write(folder, tokenise(rows, tokenizer, limit, pairs=pairs))
 
-    folder = made_once("tokens", _key(rows, tokenizer, limit, pairs=pairs), make, _intact)
+    folder = made_once("tokens", _key(rows, tokenizer, limit, pairs=pairs), make, is_intact)
     return Dataset.from_file(str(folder / _TOKENS))
 
 
@@ -77,7 +72,7 @@ def _write(folder: Path, tokens: Iterator[Tokens]) -> None:
     with pa.OSFile(str(folder / _TOKENS), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
         for chunk in chain([first], iter(lambda: list(islice(tokens, _CHUNK)), [])):
             stream.write(pa.RecordBatch.from_pylist(chunk, schema))
-    write_json(folder / INTACT, digest_folder(folder))
+    mark_intact(folder)
 
 
 def totals(made: "Dataset") -> tuple[int, int]:
@@ -87,11 +82,3 @@ def totals(made: "Dataset") -> tuple[int, int]:
     columns = {name: made.data.column(name) for name in made.column_names if name.endswith("labels")}
     values = [chunk.flatten() for column in columns.values() for chunk in column.chunks]
     return sum(map(len, values)), sum(pc.sum(pc.not_equal(part, MASKED)).as_py() or 0 for part in values)
-
-
-def _intact(folder: Path) -> bool:
-    try:
-        written = json.loads((folder / INTACT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(written == digest_folder(folder, leave_out=[INTACT]))

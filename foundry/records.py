@@ -180,6 +180,8 @@ class Measurement:
         required: The gate's bounds, empty where there is no gate.
         passed: Whether every bound holds.
         samples: Questions with both answers.
+        interval: Lower and upper end of the gain's 95 % interval, None where none can be given.
+        parents: What each of a merge's parents reaches, by its name.
     """
 
     name: str
@@ -190,6 +192,8 @@ class Measurement:
     required: Mapping[str, float] = field(default_factory=dict)
     passed: bool = True
     samples: Sequence[Sample] = ()
+    interval: tuple[float, float] | None = None
+    parents: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def gain(self) -> float:

@@ -18,8 +18,20 @@ class Examiner(Component, ABC):
     examines: ClassVar[bool] = True
 
     @abstractmethod
-    def examine(self, checkpoint: Checkpoint, dataset: Dataset, machine: Machine) -> Verdict:
-        """Measure the checkpoint and its baseline on the held-out rows.
+    def examine(
+        self,
+        checkpoint: Checkpoint,
+        dataset: Dataset,
+        machine: Machine,
+        parents: Mapping[str, Checkpoint] | None = None,
+    ) -> Verdict:
+        """Measure the checkpoint and its baseline.
+
+        Args:
+            checkpoint: What is judged.
+            dataset: The job's rows; the held-out ones are asked.
+            machine: What it is computed on.
+            parents: What a merge was made of, by name; each is measured like the checkpoint.
 
         Raises:
             DataError: The held-out rows do not suit a metric.

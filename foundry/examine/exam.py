@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,15 +85,24 @@ class Exam(Separating):
         for metric in self.metrics.values():
             metric.check(dataset.eval)
 
-    def examine(self, checkpoint: Checkpoint, dataset: Dataset, machine: Machine) -> Verdict:
+    def examine(
+        self,
+        checkpoint: Checkpoint,
+        dataset: Dataset,
+        machine: Machine,
+        parents: Mapping[str, Checkpoint] | None = None,
+    ) -> Verdict:
         """Measure both and hold the gates to it."""
         rows = dataset.eval
         baseline = self._baseline(checkpoint.base, rows, dataset.eval_sha256, machine)
-        adapter = checkpoint.path if checkpoint.kind == "adapter" else None
-        folder = checkpoint.base.path if adapter else checkpoint.path
-        student = self._ask(folder, adapter, rows, machine, "student")
+        student = self._answers(checkpoint, rows, machine, "student")
+        others = {name: self._answers(parent, rows, machine, name) for name, parent in (parents or {}).items()}
         measurements = [
-            self._measure(name, metric, rows, baseline[name], student[name]) for name, metric in self.metrics.items()
+            replace(
+                self._measure(name, metric, rows, baseline[name], student[name]),
+                parents={parent: metric.score(rows, found[name]).value for parent, found in others.items()},
+            )
+            for name, metric in self.metrics.items()
         ]
         passed = all(measurement.passed for measurement in measurements)
         return Verdict(passed, measurements, dataset.eval_sha256, checkpoint.lot)
@@ -136,6 +146,12 @@ class Exam(Separating):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, found)
         return found
+
+    def _answers(
+        self, checkpoint: Checkpoint, rows: Sequence[Row], machine: Machine, note: str
+    ) -> dict[str, list[str]]:
+        adapter = checkpoint.path if checkpoint.kind == "adapter" else None
+        return self._ask(checkpoint.base.path if adapter else checkpoint.path, adapter, rows, machine, note)
 
     def _ask(
         self, folder: Path, adapter: Path | None, rows: Sequence[Row], machine: Machine, note: str

@@ -1,5 +1,6 @@
 """No examination."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from foundry.examine import Examiner, unexamined
@@ -12,6 +13,12 @@ class NoExam(Examiner):
 
     examines: ClassVar[bool] = False
 
-    def examine(self, checkpoint: Checkpoint, dataset: Dataset, machine: Machine) -> Verdict:  # noqa: ARG002
+    def examine(
+        self,
+        checkpoint: Checkpoint,
+        dataset: Dataset,
+        machine: Machine,  # noqa: ARG002
+        parents: Mapping[str, Checkpoint] | None = None,  # noqa: ARG002
+    ) -> Verdict:
         """Return a verdict that says so."""
         return unexamined(checkpoint, dataset)

@@ -1,6 +1,7 @@
 """Training rows kept apart from evaluation rows, with an examination or without one."""
 
 from abc import ABC
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -39,6 +40,12 @@ class Separate(Separating):
 
     examines: ClassVar[bool] = False
 
-    def examine(self, checkpoint: Checkpoint, dataset: Dataset, machine: Machine) -> Verdict:  # noqa: ARG002
+    def examine(
+        self,
+        checkpoint: Checkpoint,
+        dataset: Dataset,
+        machine: Machine,  # noqa: ARG002
+        parents: Mapping[str, Checkpoint] | None = None,  # noqa: ARG002
+    ) -> Verdict:
         """Return a verdict that says so."""
         return unexamined(checkpoint, dataset)

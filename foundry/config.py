@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import pydantic
 
@@ -49,7 +49,13 @@ class Settings(pydantic.BaseModel):
 
 
 class Component(Settings):
-    """A class that a config may name with `_target_`; its fields are its settings."""
+    """A class that a config may name with `_target_`; its fields are its settings.
+
+    Attributes:
+        home: The package where the classes of an interface live, if it is not the interface's own.
+    """
+
+    home: ClassVar[str] = ""
 
 
 class SettingsError(ConfigError):
@@ -166,7 +172,7 @@ def shipped_targets() -> set[str]:
 
 
 def _homes(kinds: tuple[type[Component], ...]) -> set[str]:
-    return {"foundry" if kind is Component else kind.__module__ for kind in kinds}
+    return {"foundry" if kind is Component else kind.home or kind.__module__ for kind in kinds}
 
 
 def _allowed(dotted: str, packages: tuple[str, ...] = ("foundry",)) -> bool:

@@ -151,7 +151,7 @@ torch.load joblib.load pandas.read_pickle yaml.unsafe_load trap.Trap foundryx.Tr
 foundry.lot.subprocess.run foundry.config.import_module foundry.run.os.system
 foundry.publish.local.shutil.rmtree foundry.run.write_atomic foundry.app.main foundry.train.main
 foundry.train.train foundry.train.TrainManifest foundry.compose foundry.config.pydantic.BaseModel
-foundry.config.Settings foundry.config.Component foundry.data.Source foundry.prune.exact.Exact
+foundry.config.Settings foundry.config.Component foundry.source.Source foundry.prune.exact.Exact
 foundry.compute.Compute foundry.method.adapter.Adapter foundry.__main__.main foundry.verify.report
 foundry.loading.load_model foundry.__builtins__ foundry.data.files.__builtins__.eval foundry.lot.json.loads
 foundry foundry. .foundry.data foundry..lot foundry.lot. Foundry.data.Source foundry/data/Source

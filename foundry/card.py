@@ -20,18 +20,21 @@ _SECTIONS = ("prune", "method", "recipe", "compute")
 
 def write(
     settings: Mapping[str, Any],
-    dataset: Dataset,
-    pruned: Pruned,
+    dataset: Dataset | None,
+    pruned: Pruned | None,
     checkpoint: Checkpoint,
     verdict: Verdict | None,
 ) -> Path:
-    """Write README.md into the checkpoint's folder; without a verdict it says that nothing was examined."""
+    """Write README.md into the checkpoint's folder; without a verdict it says that nothing was examined.
+
+    A merge has no `pruned` rows, and one that is not examined no `dataset`.
+    """
     base_import, base_place = base_in_python(settings, checkpoint.base.name)
     text = render(
         "card.md.j2",
         front=front_matter(settings, checkpoint),
         job_id=escape(settings["job_id"]),
-        data_name=escape(dataset.name),
+        data_name=escape(dataset.name) if dataset else "",
         base_name=escape(checkpoint.base.name),
         base_import=base_import,
         base_place=base_place,
@@ -54,13 +57,14 @@ def front_matter(settings: Mapping[str, Any], checkpoint: Checkpoint) -> str:
 
     Source: https://huggingface.co/docs/hub/model-cards#model-card-metadata
     """
-    adapter = checkpoint.kind == "adapter"
+    adapter, merged = checkpoint.kind == "adapter", checkpoint.fusion is not None
+    relation = "merge" if merged else "finetune"
     metadata = {
         "base_model": " ".join(checkpoint.base.name.split()),
-        "base_model_relation": "adapter" if adapter else "finetune",
+        "base_model_relation": "adapter" if adapter else relation,
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["foundry", *_method_tags(settings.get("method", {}))],
+        "tags": ["foundry", *(["merge", "mergekit"] if merged else _method_tags(settings.get("method", {})))],
     }
     return yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=10**6).strip()
 

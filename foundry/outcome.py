@@ -171,22 +171,26 @@ def rehearsed(result: Pruned, lengths: Sequence[tuple[str, int]], needs: Mapping
 def numbered(
     run_dir: Path,
     settings: Mapping[str, Any],
-    dataset: Dataset,
-    result: Pruned,
+    dataset: Dataset | None,
+    result: Pruned | None,
     checkpoint: Checkpoint,
     machine: Machine,
     seed: int,
+    parents: Sequence[str] = (),
 ) -> Checkpoint:
     """Write lot.json and give the checkpoint its lot number."""
-    _loss_csv(run_dir)
+    rows = {"train": dataset.sha256, "eval": dataset.eval_sha256} if dataset else {}
+    if result is not None:
+        _loss_csv(run_dir)
+        rows["pruned"] = result.sha256
     made = lot.make(
-        dataset={"train": dataset.sha256, "pruned": result.sha256, "eval": dataset.eval_sha256},
+        dataset=rows,
         settings=settings,
         base={"name": checkpoint.base.name, "files": dict(checkpoint.base.files)},
         files={f"model/{name}": sha for name, sha in lot.digest_folder(checkpoint.path).items()},
         seed=seed,
         hardware=machine.describe(),
-        parents=dataset.parents,
+        parents=parents,
     )
     write_json(run_dir / lot.LOT, made)
     return replace(checkpoint, lot=made["lot"])
@@ -244,7 +248,8 @@ def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> 
     run.tags({"lot": checkpoint.lot, "verdict": status(verdict), "base": checkpoint.base.name})
     run.tags({NOTE: _note(checkpoint, verdict)})
     for name in ("manifest.yaml", "lot.json", "verdict.json", "report.html", "loss.csv"):
-        run.artifact(run_dir / name)
+        if (run_dir / name).is_file():  # a merge has no losses
+            run.artifact(run_dir / name)
     run.model(checkpoint)
 
 
@@ -268,14 +273,10 @@ def summary(
     run_dir: Path, page: Path, checkpoint: Checkpoint, verdict: Verdict, release: Release | None, store: str
 ) -> None:
     """Print what a person wants to know at the end."""
-    metrics = checkpoint.metrics
     rows = {"lot": checkpoint.lot[: lot.SHORT]}
     rows |= {m.name: headline(m).removeprefix(f"{m.name} ") + _majority(m) for m in verdict.measurements}
     rows["verdict"] = _verdict_words(verdict)
-    rows["training"] = (
-        f"{metrics['steps']:.0f} steps in {metrics['train_seconds']:.0f} s · "
-        f"{metrics['tokens_per_second']:.0f} tokens/s · peak memory {size(metrics['peak_memory_bytes'])}"
-    )
+    rows |= _made(checkpoint)
     rows[checkpoint.kind if checkpoint.kind == "adapter" else "model"] = console.near(checkpoint.path)
     rows["report"] = console.near(page)
     place = release.uri if release and release.tag else run_dir
@@ -283,7 +284,18 @@ def summary(
         rows["release"] = console.near(place)
     rows["verify"] = f"foundry verify {console.near(place)}"
     rows["compare"] = f"foundry ui   (MLflow at {store})"
-    console.summary("foundry train", rows, passed=verdict.passed)
+    console.summary(f"foundry {'merge' if checkpoint.fusion else 'train'}", rows, passed=verdict.passed)
+
+
+def _made(checkpoint: Checkpoint) -> dict[str, str]:
+    """How long it took to train or fuse, and in how much memory."""
+    metrics = checkpoint.metrics
+    memory = f"peak memory {size(metrics['peak_memory_bytes'])}"
+    if checkpoint.fusion:
+        names = " + ".join(checkpoint.fusion.names)
+        return {"fused": f"{names} by {checkpoint.fusion.method} in {metrics['merge_seconds']:.1f} s · {memory}"}
+    pace = f"{metrics['tokens_per_second']:.0f} tokens/s"
+    return {"training": f"{metrics['steps']:.0f} steps in {metrics['train_seconds']:.0f} s · {pace} · {memory}"}
 
 
 def _verdict_words(verdict: Verdict) -> str:

@@ -144,8 +144,30 @@ class BaseModel:
 
 
 @dataclass(frozen=True)
+class Fusion:
+    """How a checkpoint was fused from parents.
+
+    Attributes:
+        method: The recipe's name, such as `dare_ties`.
+        names: What the parents are called.
+        lots: Each parent's lot number; of one without a lot, the SHA-256 of its files.
+        kinds: Whether each is an adapter or a full model.
+        settings: Each parent's own settings, such as its weight.
+    """
+
+    method: str
+    names: Sequence[str]
+    lots: Sequence[str]
+    kinds: Sequence[str]
+    settings: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A trained adapter or full model on disk, with its final metrics and its lot number."""
+    """A trained adapter or full model on disk, with its final metrics and its lot number.
+
+    `pruned_sha256` is the digest of the rows that it learnt from, empty for a merge, which has a `fusion` instead.
+    """
 
     path: Path
     kind: Literal["adapter", "full"]
@@ -153,6 +175,7 @@ class Checkpoint:
     metrics: Mapping[str, float]
     pruned_sha256: str
     lot: str = ""
+    fusion: Fusion | None = None
 
 
 @dataclass(frozen=True)

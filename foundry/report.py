@@ -44,15 +44,16 @@ _KINDS = {
 def write(
     run_dir: Path,
     settings: Mapping[str, Any],
-    dataset: Dataset,
-    pruned: Pruned,
+    dataset: Dataset | None,
+    pruned: Pruned | None,
     checkpoint: Checkpoint,
     verdict: Verdict,
     release_uri: str | None = None,
 ) -> Path:
     """Write report.html into the run directory, whose metrics.jsonl gives the loss curve.
 
-    `settings` is the resolved config; `release_uri` says where the model was published, if that is known.
+    `settings` is the resolved config; a merge has no rows that it learnt from, and one that is not examined no rows at
+    all; `release_uri` says where the model was published, if that is known.
     """
     losses = read_losses(run_dir / "metrics.jsonl")
     text = render(
@@ -62,13 +63,14 @@ def write(
         job_id=settings["job_id"],
         dataset=dataset,
         pruned=pruned,
-        removed=sorted(pruned.removed, key=lambda row: row.similarity)[:SHOWN],
-        quarantined=[(f"{Path(row.source).name}:{row.line}", row.reason) for row in dataset.quarantined[:SHOWN]],
+        removed=sorted(pruned.removed, key=lambda row: row.similarity)[:SHOWN] if pruned else [],
+        quarantined=_quarantined(dataset) if dataset else [],
+        counts=_counts(dataset, pruned) if dataset else [],
         checkpoint=checkpoint,
         verdict=verdict,
         status=status(verdict),
-        nearness=pruned.nearness,
-        groups=groups(dataset, pruned),
+        nearness=pruned.nearness if pruned else None,
+        groups=groups(dataset, pruned) if dataset and pruned else [],
         overlap=verdict.decontamination,
         curve=draw_curve(losses) if losses else None,
         area=(LEFT, RIGHT, TOP, BOTTOM),
@@ -78,6 +80,16 @@ def write(
     path = run_dir / "report.html"
     write_atomic(path, text)
     return path
+
+
+def _quarantined(dataset: Dataset) -> list[tuple[str, str]]:
+    return [(f"{Path(row.source).name}:{row.line}", row.reason) for row in dataset.quarantined[:SHOWN]]
+
+
+def _counts(dataset: Dataset, pruned: Pruned | None) -> list[tuple[str, int]]:
+    """How many rows went where."""
+    learnt = [("kept for training", len(pruned.rows)), ("removed", len(pruned.removed))] if pruned else []
+    return [*learnt, ("held out to examine", len(dataset.eval)), ("quarantined", len(dataset.quarantined))]
 
 
 def render(template: str, **facts: Any) -> str:

@@ -2,20 +2,20 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from omegaconf import DictConfig
 from pydantic import Field, model_validator
 
-from foundry import Entry, app, card, console, lot, outcome, report, tracking
+from foundry import Entry, app, console, outcome, tracking
 from foundry.compute import Compute
 from foundry.data import Source
 from foundry.data.preview import histogram, token_lengths
-from foundry.errors import DataError, GateError
+from foundry.errors import DataError
 from foundry.examine import Examiner
 from foundry.hardware import Machine, preflight
+from foundry.lifecycle import Product, finish
 from foundry.loading import load_tokenizer
 from foundry.method import Method
 from foundry.model import ModelSource
@@ -99,21 +99,8 @@ def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
         outcome.warned(preflight(needs, node, strict=manifest.method.strict_hardware_check, folder=run_dir, disk=DISK))
         resume = Path(manifest.resume) if manifest.resume else None
         checkpoint = manifest.method.train(pruned, base, manifest.compute, machine, run_dir, run, resume)
-        checkpoint = outcome.numbered(run_dir, settings, dataset, pruned, checkpoint, machine, manifest.compute.seed)
-        verdict = replace(manifest.examine.examine(checkpoint, dataset, machine), decontamination=checked)
-        outcome.judged(run_dir, verdict)
-        card.write(settings, dataset, pruned, checkpoint, verdict)
-        manifest.package.package(checkpoint, run_dir)
-        page = report.write(run_dir, settings, dataset, pruned, checkpoint, verdict)
-        lot.seal(run_dir, outcome.SEALED)
-        outcome.track(run, run_dir, checkpoint, verdict)
-        if not verdict.passed:
-            outcome.summary(run_dir, page, checkpoint, verdict, None, run.store)
-            raise GateError(outcome.unmet(verdict))
-        release = manifest.publish.publish(run_dir, checkpoint, verdict)
-        outcome.released(run, run_dir, release)
-        outcome.summary(run_dir, page, checkpoint, verdict, release, run.store)
-        return release
+        product = Product(checkpoint, machine, manifest.compute.seed, dataset, pruned, checked)
+        return finish(manifest, settings, product, run_dir, run)
 
 
 def _node(manifest: TrainManifest) -> Machine:

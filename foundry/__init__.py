@@ -14,17 +14,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 __version__ = "0.1.0"
-__all__ = ["CurateManifest", "TrainManifest", "compose", "curate", "train", "verify"]
+__all__ = ["CurateManifest", "MergeManifest", "TrainManifest", "compose", "curate", "merge", "train", "verify"]
 
 if TYPE_CHECKING:
     from foundry.curate import CurateManifest, curate
+    from foundry.merge import MergeManifest, merge
     from foundry.train import TrainManifest, train
     from foundry.verify import verify
 
 _HOMES = {
     "CurateManifest": "foundry.curate",
+    "MergeManifest": "foundry.merge",
     "TrainManifest": "foundry.train",
     "curate": "foundry.curate",
+    "merge": "foundry.merge",
     "train": "foundry.train",
     "verify": "foundry.verify",
 }
@@ -42,17 +45,20 @@ class Entry(ModuleType):
 def compose(overrides: Sequence[str] = (), entry: Literal["train"] = "train") -> "TrainManifest": ...
 @overload
 def compose(overrides: Sequence[str], entry: Literal["curate"]) -> "CurateManifest": ...
-def compose(overrides: Sequence[str] = (), entry: Literal["train", "curate"] = "train") -> Any:
+@overload
+def compose(overrides: Sequence[str], entry: Literal["merge"]) -> "MergeManifest": ...
+def compose(overrides: Sequence[str] = (), entry: Literal["train", "curate", "merge"] = "train") -> Any:
     """Compose and check a job as the command line does.
 
     Args:
         overrides: As on the command line, such as `["method=dora", "method.adapter.rank=8"]`.
-        entry: Whose job it is: `foundry train` or `foundry curate`.
+        entry: Whose job it is: `foundry train`, `foundry merge` or `foundry curate`.
 
     Raises:
         ConfigError: A setting is wrong.
     """
-    return import_module({"train": "foundry.train", "curate": "foundry.curate"}[entry]).compose(overrides)
+    homes = {"train": "foundry.train", "merge": "foundry.merge", "curate": "foundry.curate"}
+    return import_module(homes[entry]).compose(overrides)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 VERBS = {
     "train": "run a job: select → prune → train → examine → package → publish (a Hydra app: --help, -m, --cfg job)",
+    "merge": "fuse trained models: parents → recipe → examine → package → publish (a Hydra app too)",
     "curate": "prepare a data set once: select → prune → separate → Parquet shards with a lot (a Hydra app too)",
     "verify": "recompute the lot of a run, a release or a curated set, and say what differs",
     "ui": "open the MLflow UI on the store that runs are recorded in",
@@ -30,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from foundry.train import main as train
 
         return train(words[1:])
+    if verb == "merge":
+        from foundry.merge import main as merge
+
+        return merge(words[1:])
     if verb == "curate":
         from foundry.curate import main as curate
 
@@ -62,7 +67,9 @@ def _run(verb: str, words: list[str]) -> None:
 
         serve_ui(parser.parse_args(words).port)
     elif verb == "schema":
-        parser.add_argument("entry", nargs="?", choices=("train", "curate"), default="train", help="whose job it is")
+        parser.add_argument(
+            "entry", nargs="?", choices=("train", "merge", "curate"), default="train", help="whose job it is"
+        )
         from foundry.schema import manifest_schema
 
         print(json.dumps(manifest_schema(parser.parse_args(words).entry), indent=2))  # noqa: T201

@@ -157,7 +157,7 @@ def _arguments(argv: list[str], program: str) -> tuple[argparse.ArgumentParser, 
 def one_job(
     cfg: DictConfig, build: Callable[..., Any], work: Callable[[Any, Path], Any], rehearse: Callable[[Any], None]
 ) -> str:
-    """Do one job of a Hydra run or sweep; a dry run leaves no directory, whatever comes of it.
+    """Do one job of a Hydra run or sweep; one that writes nothing, such as a dry run, leaves no directory.
 
     Args:
         cfg: The composed config.
@@ -170,11 +170,11 @@ def one_job(
     """
     hydra = HydraConfig.get()
     manifest, run_dir = build(cfg, hydra.overrides.task), Path(hydra.runtime.output_dir)
-    if not manifest.dry_run:
-        work(manifest, run_dir)
-        return str(run_dir)
     try:
-        rehearse(manifest)
+        if manifest.dry_run:
+            rehearse(manifest)
+        else:
+            work(manifest, run_dir)
     finally:
         discard(run_dir)
     return str(run_dir)

@@ -168,9 +168,7 @@ def preflight(needs: Needs, machine: Machine, *, strict: bool, folder: Path, dis
     Raises:
         HardwareError: Too little memory and `strict`, or too little disk.
     """
-    free_disk = shutil.disk_usage(folder).free
-    if free_disk < disk:
-        raise HardwareError(f"{folder}: {size(disk)} needed on disk, {size(free_disk)} free; free some space")
+    enough_disk(folder, disk)
     if needs.total <= machine.memory:
         return None
     line = (
@@ -180,6 +178,17 @@ def preflight(needs: Needs, machine: Machine, *, strict: bool, folder: Path, dis
     if strict:
         raise HardwareError(f"{line}; method.strict_hardware_check=false tries all the same")
     return line
+
+
+def enough_disk(folder: Path, disk: int) -> None:
+    """See that so many bytes are free on the disk of a folder.
+
+    Raises:
+        HardwareError: They are not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < disk:
+        raise HardwareError(f"{folder.absolute()}: {size(disk)} needed on disk, {size(free)} free; free some space")
 
 
 def _fitting(needs: Needs, free: int) -> str:

@@ -27,7 +27,7 @@ from foundry.records import (
     plain,
 )
 from foundry.run import write_atomic, write_json, write_jsonl, write_yaml
-from foundry.words import headline, show, status
+from foundry.words import fact, headline, show, status
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's description."""
@@ -157,6 +157,23 @@ def base(model: BaseModel, machine: Machine, needs: Needs) -> None:
     )
 
 
+def parents(model: BaseModel, found: Mapping[str, Checkpoint], needs: Mapping[str, int]) -> None:
+    """Say what is fused, and what that takes."""
+    console.stage("model", f"{model.name} · {model.parameters / 1e6:.1f}M parameters · sha256 {model.sha256[:12]}")
+    for name, parent in found.items():
+        number = parent.lot.removeprefix("sha256:")[: lot.SHORT]
+        said = f"{'sha256' if parent.lot.startswith('sha256:') else 'lot'} {number}"
+        console.stage("parent", f"{name} · {parent.kind} · {said} · {console.near(parent.path)}")
+    console.stage("compute", " · ".join(f"about {size(count)} of {name} needed" for name, count in needs.items()))
+
+
+def fused(checkpoint: Checkpoint) -> None:
+    """Say what came out of a fusion."""
+    told = {k: v for k, v in checkpoint.metrics.items() if k not in {"merge_seconds", "peak_memory_bytes"}}
+    facts = [f"{label.lower()} {value}" for label, value in map(fact, told.items())]
+    console.stage("merge", " · ".join([*facts, f"{checkpoint.metrics['merge_seconds']:.1f} s"]))
+
+
 def rehearsed(result: Pruned, lengths: Sequence[tuple[str, int]], needs: Mapping[str, int], machine: Machine) -> None:
     """Show three rows, how long the rows are in tokens, and the memory estimate term by term."""
     for row in result.rows[:3]:
@@ -187,7 +204,7 @@ def numbered(
         dataset=rows,
         settings=settings,
         base={"name": checkpoint.base.name, "files": dict(checkpoint.base.files)},
-        files={f"model/{name}": sha for name, sha in lot.digest_folder(checkpoint.path).items()},
+        files={f"model/{name}": sha for name, sha in (checkpoint.files or lot.digest_folder(checkpoint.path)).items()},
         seed=seed,
         hardware=machine.describe(),
         parents=parents,

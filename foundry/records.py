@@ -164,9 +164,10 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained adapter or full model on disk, with its final metrics and its lot number.
+    """A trained or fused adapter or full model on disk, with its final metrics and its lot number.
 
-    `pruned_sha256` is the digest of the rows that it learnt from, empty for a merge, which has a `fusion` instead.
+    `pruned_sha256` is the digest of the rows that it learnt from, empty for a merge, which has a `fusion` instead;
+    `files` the SHA-256 of each of its files, where they were digested before it appeared.
     """
 
     path: Path
@@ -176,6 +177,7 @@ class Checkpoint:
     pruned_sha256: str
     lot: str = ""
     fusion: Fusion | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,18 @@ from typing import Any
 
 from foundry.config import TARGET, Component, resolve, shipped_targets
 from foundry.curate import CurateManifest
+from foundry.merge import MergeManifest
 from foundry.replay import Manifest
 from foundry.train import TrainManifest
 
-_JOBS: dict[str, type[Manifest]] = {"train": TrainManifest, "curate": CurateManifest}
+_JOBS: dict[str, type[Manifest]] = {"train": TrainManifest, "merge": MergeManifest, "curate": CurateManifest}
 
 _REF = "#/$defs/{model}"
 _INTERPOLATION = {"type": "string", "pattern": r"\$\{"}
 
 
 def manifest_schema(entry: str = "train") -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of a manifest.yaml, and for `train` of the files under conf/experiment.
+    """JSON schema (draft 2020-12) of a manifest.yaml, and for `train` and `merge` of the files under conf/experiment.
 
     Wherever a job holds a component it accepts the settings of any that a shipped YAML file names, and
     wherever it holds a value, an interpolation.

@@ -27,6 +27,7 @@ _LIBRARIES = (
     "transformers",
     "trl",
     "peft",
+    "mergekit",
     "datasets",
     "tokenizers",
     "accelerate",

@@ -163,9 +163,8 @@ class Della(Thinned):
     def _chances_lie_between_0_and_1(self) -> Self:
         for density in self.densities():
             if density < 1 and not 0 < density - self.epsilon <= density + self.epsilon < 1:
-                raise ValueError(
-                    f"epsilon: found {self.epsilon} beside density {density}; expected their sum and difference in (0, 1)"
-                )
+                expected = "expected their sum and difference between 0 and 1"
+                raise ValueError(f"epsilon: found {self.epsilon} beside density {density}; {expected}")
         return self
 
     @property

@@ -98,7 +98,8 @@ def read(entry: Entry) -> "Tensor":
     import torch
 
     tensor = torch.empty(entry.shape, dtype=getattr(torch, TORCH[entry.kind]))
-    room = memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if entry.bytes else memoryview(b"")
+    numbers: Any = tensor.reshape(-1).view(torch.uint8).numpy() if entry.bytes else b""
+    room = memoryview(numbers)
     descriptor = os.open(entry.file, os.O_RDONLY)
     try:
         done = 0
@@ -164,10 +165,11 @@ class Weights:
         """Read one tensor as it is stored; a 4-bit one is made again."""
         if name not in self.four_bit:
             return read(self.stored[name])
+        import torch
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
         parts = {part: read(self.stored[part]) for part in self.four_bit[name]}
-        state = QuantState.from_dict(parts, device="cpu")
+        state = QuantState.from_dict(parts, device=torch.device("cpu"))
         return dequantize_4bit(read(self.stored[name]), state).to(state.dtype)
 
     def _state(self, name: str) -> tuple[tuple[int, ...], str]:

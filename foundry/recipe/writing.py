@@ -34,7 +34,8 @@ class Spot:
         import torch
 
         cast = tensor.to(getattr(torch, TORCH[self.kind])).contiguous().reshape(-1)
-        view: Any = memoryview(cast.view(torch.uint8).numpy()) if cast.numel() else b""  # type: ignore[arg-type]
+        numbers: Any = cast.view(torch.uint8).numpy() if cast.numel() else b""
+        view = memoryview(numbers)
         done = 0
         while done < len(view):
             done += os.pwrite(self.file, view[done:], self.offset + done)

@@ -129,6 +129,9 @@ class Composer:
             cfg = self._load([str(override.input_line) for override in groups])
         except Exception:  # noqa: BLE001  # a group is wrong as well
             cfg = self._load([])
+        other = self._experiment_elsewhere(groups)
+        if other:
+            return other
         group, _, below = key.partition(".")
         parent, _, name = key.rpartition(".")
         if group == "hydra" or not below or not isinstance(cfg.get(group), DictConfig):
@@ -148,6 +151,19 @@ class Composer:
             if told:
                 return told[0]
         return f"{key}: not there; +{key}=… adds it"
+
+    def _experiment_elsewhere(self, chosen: Sequence[Override]) -> str | None:
+        """Say so where the chosen experiment is another entry's: they lie in one folder."""
+        names = [str(override.value()) for override in chosen if override.key_or_group == "experiment"]
+        for entry in sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != self._name) if names else ():
+            try:
+                self.loader.load_configuration(
+                    entry, [f"experiment={names[0]}"], RunMode.RUN, validate_sweep_overrides=False
+                )
+            except Exception:  # noqa: BLE001, S112  # it is not that entry's either
+                continue
+            return f"experiment={names[0]}: is a job of foundry {entry}, not of foundry {self._name}"
+        return None
 
     def _has(self, option: str, key: str) -> bool:
         """Whether this option of the key's group has the key."""

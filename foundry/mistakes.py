@@ -195,7 +195,7 @@ def _omegaconf(error: Any) -> str:
     unknown = re.match(r"Interpolation key '(.*)' not found", text)
     resolver = re.match(r"Unsupported interpolation type (.*)", text)
     if "issing mandatory value" in text:
-        key = text.rpartition(" ")[2] if key == "config" else key
+        key = re.sub(r"\[(\d+)\]", r".\1", text.rpartition(" ")[2] if key == "config" else key)  # as overrides have it
         return f"{key}: required, but not given; set {key}=…"
     if variable:
         return f"{key}: the environment variable {variable[1]} is not set"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -18,11 +19,12 @@ from foundry.composer import Composer, checking
 from foundry.config import CONF, TARGET, Component, Settings, SettingsError, build, check_hydra, component, resolve
 from foundry.data import Source
 from foundry.errors import ConfigError
+from foundry.merge import MergeManifest
 from foundry.outcome import settings_of
 from foundry.train import TrainManifest
 
 GOLDEN = Path(__file__).parent / "golden"
-ENTRIES = ("train", "curate")
+ENTRIES = ("train", "curate", "merge")
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in {"hydra", "experiment"})
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -269,7 +271,8 @@ def test_check_hydra_takes_hydras_own_defaults():
 # Every YAML file that ships.
 
 
-VALUES = {"data.name": "owner/rows", "data.revision": f"'{'0' * 40}'"}
+PARENTS = "[{path: a}, {path: b}]"
+VALUES = {"data.name": "owner/rows", "data.revision": f"'{'0' * 40}'", "recipe.adapters": PARENTS}
 PARTS = ["+data@data.parts.a=syllogism", "+data@data.parts.b=jsonl"]
 
 
@@ -278,26 +281,31 @@ def filled(*overrides, entry="train"):
     with checking():
         cfg = Composer(entry, str(CONF)).compose(overrides)
         missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
-    return [*overrides, *(f"{key}={VALUES.get(key, 'x')}" for key in missing)]
+    places = [re.sub(r"\[(\d+)\]", r".\1", key) for key in missing]
+    return [*overrides, *(f"{key}={VALUES.get(key, 'x')}" for key in places)]
 
 
 def beside(group, option):
     """What an option needs beside itself to make a job."""
     if group == "engine":
         return []
+    if option == "passthrough":
+        return ["recipe.adapters=[{path: a}]", "publish=none"]
     return ([] if group == "publish" else ["publish=none"]) + (PARTS if option == "mixture" else [])
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
 def test_every_option_builds_and_shows_all_its_settings(group, option):
-    entry = "curate" if group == "engine" else "train"
+    entry = {"engine": "curate", "recipe": "merge"}.get(group, "train")
     overrides = filled(f"{group}={option}", *beside(group, option), entry=entry)
     manifest = compose(overrides, entry)
     with checking():
         shown = OmegaConf.to_container(Composer(entry, str(CONF)).compose(overrides)[group])
     settings = settings_of(getattr(manifest, group))
     assert type(getattr(manifest, group)).__module__.split(".")[:2] == ["foundry", group]
-    assert keys(settings) == keys(shown), "a setting that its YAML does not show cannot be overridden without a +"
+    assert keys(settings) == keys(shown) | ({".adapters"} & keys(settings)), (
+        "a setting that its YAML does not show cannot be overridden without a +"
+    )
 
 
 def keys(node, prefix=""):
@@ -308,10 +316,11 @@ def keys(node, prefix=""):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_builds_with_each_of_its_jobs(name):
+    merges = "override /recipe:" in (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+    entry, manifest = ("merge", MergeManifest) if merges else ("train", TrainManifest)
+    overrides = filled(f"experiment={name}", entry=entry)
     with checking():
-        check_ahead(
-            TrainManifest.from_config, Composer("train", str(CONF)), filled(f"experiment={name}"), multirun=False
-        )
+        check_ahead(manifest.from_config, Composer(entry, str(CONF)), overrides, multirun=False)
 
 
 def test_every_yaml_file_is_looked_at():

@@ -13,6 +13,7 @@ from foundry.schema import manifest_schema
 
 SCHEMA = manifest_schema()
 CURATION = manifest_schema("curate")
+MERGE = manifest_schema("merge")
 DEFINITIONS = CURATION["$defs"] | SCHEMA["$defs"]
 TYPES = {
     "array": list,
@@ -125,7 +126,7 @@ def test_what_foundry_refuses_is_not_valid(place, value):
 
 def test_every_group_and_every_shipped_component_is_in_it():
     groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra", "experiment"}
-    assert groups <= SCHEMA["properties"].keys() | CURATION["properties"].keys()
+    assert groups <= SCHEMA["properties"].keys() | CURATION["properties"].keys() | MERGE["properties"].keys()
     groups &= SCHEMA["properties"].keys()
     assert shipped_targets() <= SCHEMA["$defs"].keys()
     assert all(valid(MANIFEST[group], SCHEMA["properties"][group]) for group in groups)

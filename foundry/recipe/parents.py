@@ -71,7 +71,12 @@ def find(paths: Sequence[str], base: BaseModel) -> list[Parent]:
         DataError: A parent is not what its lot says, or does not belong to the base.
     """
     weights = Weights.of(base.path)
-    found = [_found(path, f"recipe.adapters.{number}.path", base, weights) for number, path in enumerate(paths)]
+    found = [found_at(path, f"recipe.adapters.{number}.path", base, weights) for number, path in enumerate(paths)]
+    return named_apart(found)
+
+
+def named_apart(found: Sequence[Parent]) -> list[Parent]:
+    """The parents with a number behind each name that several have."""
     names = [parent.name for parent in found]
     return [
         replace(parent, name=f"{parent.name}-{names[:number].count(parent.name) + 1}")
@@ -81,7 +86,20 @@ def find(paths: Sequence[str], base: BaseModel) -> list[Parent]:
     ]
 
 
-def _found(path: str, key: str, base: BaseModel, weights: Weights) -> Parent:
+def found_at(path: str, key: str, base: BaseModel, weights: Weights, *, same_sizes: bool = True) -> Parent:
+    """Find one parent and see that it belongs to the base.
+
+    Args:
+        path: Where it is.
+        key: The setting that says so, for messages.
+        base: The model that all parents have in common.
+        weights: The base's.
+        same_sizes: Whether its weights must have the base's shapes.
+
+    Raises:
+        ConfigError: There is nothing there.
+        DataError: It is not what its lot says, or does not belong to the base.
+    """
     place = folder_of(path, key)
     folder = model_folder(place, key)
     root = folder.parent if folder.name == "model" and (folder.parent / lot.LOT).is_file() else folder
@@ -92,7 +110,8 @@ def _found(path: str, key: str, base: BaseModel, weights: Weights) -> Parent:
     _same_base(parent, record, base)
     same_vocabulary(folder, base.path, key)
     same_template(folder, base.path, key)
-    _same_shapes(parent, weights, base)
+    if same_sizes:
+        _same_shapes(parent, weights, base)
     return parent
 
 

@@ -166,9 +166,8 @@ def _same_base(parent: Parent, record: Mapping[str, Any] | None, base: BaseModel
         if _weights_only(files) != _weights_only(base.files):
             raise DataError(f"{parent.key}: {parent.name} belongs to {named} (weights {_short(files)}), not to {here}")
     elif named != base.name:
-        console.warn(
-            f"{parent.key}: {parent.name} names {named or 'no'} base and has no lot; only its shapes say {here}"
-        )
+        said = f"names {named} as its base" if named else "names no base"
+        console.warn(f"{parent.key}: {parent.name} {said} and has no lot; only its shapes say that it fits {here}")
 
 
 def _short(files: Mapping[str, str]) -> str:

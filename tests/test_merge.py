@@ -182,10 +182,7 @@ def test_a_file_of_mergekit_s_runs_as_it_is_the_same_every_time(trained, tmp_pat
     content = {
         "merge_method": "dare_ties",
         "base_model": "tiny",
-        "models": [
-            {"model": f"tiny+{place}", "parameters": {"weight": 0.5, "density": [0.3, 0.9]}}
-            for place in (first, second)
-        ],
+        "models": [{"model": f"tiny+{place}", "parameters": own} for place in (first, second)],
         "dtype": "float32",
     }
     (tmp_path / "merge.yml").write_text(yaml.safe_dump(content))

@@ -97,7 +97,7 @@ def _numbers(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _files(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     expected = {**record["contents"]["files"], **record["sealed"]}
-    if (folder / _RELEASE).is_file() and not (folder / "checkpoints").is_dir():
+    if (folder / _RELEASE).is_file() and not _is_run(folder):
         expected = {name: sha for name, sha in expected.items() if name not in _STAY_BEHIND}
     for name, sha in sorted(expected.items()):
         path = folder / name
@@ -116,7 +116,7 @@ def _files(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
 def _release(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     """A release lists every file of its folder; a run directory's release.json speaks of another place."""
     path = folder / _RELEASE
-    if not path.is_file() or (folder / "checkpoints").is_dir():
+    if not path.is_file() or _is_run(folder):
         return
     manifest = _loaded(path)
     listed = manifest.get("files")
@@ -140,6 +140,11 @@ def _release(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     for name in _present(folder, folder):
         if name not in listed and name != _RELEASE and not name.startswith("model/"):
             yield Finding(name, "new")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether it is a run directory: a merge has no checkpoints, but every run has its log."""
+    return (folder / "checkpoints").is_dir() or (folder / "foundry.log").is_file()
 
 
 def _present(below: Path, folder: Path) -> list[str]:
@@ -168,7 +173,8 @@ def _sources(folder: Path, contents: Mapping[str, Any]) -> Iterator[Finding]:
         yield _made_again("rows", lambda: _curated(folder), (digests.get("pruned"), digests.get("eval")))
     if model:
         yield _made_again("base model", lambda: dict(model.fetch().files), contents.get("base", {}).get("files"))
-    yield _made_again("data", lambda: data.load().sha256, digests.get("train"))
+    if digests:  # a merge that nobody examined has no rows
+        yield _made_again("data", lambda: data.load().sha256, digests.get("train"))
 
 
 def _curated(folder: Path) -> tuple[str, str]:

@@ -194,7 +194,7 @@ def test_a_file_of_mergekit_s_runs_as_it_is_the_same_every_time(trained, tmp_pat
     assert len({(run / "model" / "model.safetensors").read_bytes() for run in made}) == 1
     assert lot.read(made[0])["contents"]["parents"] == [lot.read(place)["lot"] for place in (first, second)]
     assert not [finding for finding in verify(made[0]) if finding.bad]
-    assert not list(made[0].glob(".adapters*"))
+    assert not list(made[0].glob(".model*"))
 
 
 def test_parents_that_changed_or_are_of_another_base_are_refused(trained, tmp_path):

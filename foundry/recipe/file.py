@@ -1,17 +1,16 @@
 """A YAML file of mergekit's, run as it is: slices, gradients, filters and all."""
 
-import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field
 
-from foundry.errors import ConfigError, DataError
-from foundry.hardware import Machine, peak_memory
+from foundry.errors import ConfigError, DataError, HardwareError
+from foundry.hardware import Machine, free_memory, peak_memory, size
 from foundry.loading import quiet
 from foundry.mistakes import listed, nearest
 from foundry.recipe import Prepared, Recipe
@@ -43,7 +42,9 @@ class MergekitFile(Recipe):
             raise ConfigError(f"recipe.path: {self.path} names no model beside {base.name}")
         _check(resolved, self.path)
         weights = sum(entry.bytes for entry in Weights.of(base.path).stored.values())
-        needs = {"memory": LIBRARIES + (len(parents) + 2) * weights, "disk": SPARE + (2 * len(parents) + 1) * weights}
+        needs = {"memory": LIBRARIES + 3 * weights, "disk": SPARE + (len(parents) + 1) * weights}
+        if needs["memory"] > (free := free_memory("cpu")):
+            raise HardwareError(f"about {size(needs['memory'])} of memory needed by mergekit, {size(free)} free")
         found = {parent.name: parent.checkpoint(base) for parent in parents}
         return Prepared(base, found, needs, (resolved, parents))
 
@@ -51,7 +52,7 @@ class MergekitFile(Recipe):
         """Let mergekit write the model, on one thread, and take its card out again."""
         begun = time.perf_counter()
         content, parents = prepared.plan
-        with whole_model(run_dir) as (folder, files), _offline():
+        with whole_model(run_dir) as (folder, files):
             self._merge(content, folder)
             for name in ("README.md", "mergekit_config.yml"):
                 (folder / name).unlink(missing_ok=True)
@@ -62,34 +63,22 @@ class MergekitFile(Recipe):
         return Checkpoint(run_dir / "model", "full", prepared.base, metrics, "", fusion=fusion, files=files)
 
     def _merge(self, content: Mapping[str, Any], folder: Path) -> None:
-        from tempfile import TemporaryDirectory
-
         from mergekit.config import MergeConfiguration
         from mergekit.merge import run_merge
         from mergekit.options import MergeOptions
 
         quiet()
-        with one_thread(), TemporaryDirectory(dir=folder.parent, prefix=".adapters-") as cache:
-            options = MergeOptions(
-                random_seed=self.seed, lora_merge_cache=cache, write_model_card=False, quiet=True, copy_tokenizer=True
-            )
-            try:
+        merged = folder.with_suffix(".adapters")  # removed with the scratch folder, also after a kill
+        options = MergeOptions(
+            random_seed=self.seed, lora_merge_cache=str(merged), write_model_card=False, quiet=True, copy_tokenizer=True
+        )
+        try:
+            with one_thread():
                 run_merge(MergeConfiguration.model_validate(content), str(folder), options)
-            except (RuntimeError, ValueError, TypeError, KeyError) as error:
-                raise DataError(f"recipe.path: {self.path}: mergekit: {' '.join(str(error).split())[:300]}") from error
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """Keep mergekit from asking a hub for what it takes to be an id."""
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("HF_HUB_OFFLINE")
-        if before is not None:
-            os.environ["HF_HUB_OFFLINE"] = before
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"recipe.path: {self.path}: mergekit: {' '.join(str(error).split())[:300]}") from error
+        finally:
+            shutil.rmtree(merged, ignore_errors=True)
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -162,7 +162,8 @@ def whole_model(run_dir: Path) -> Iterator[tuple[Path, dict[str, str]]]:
 
     What earlier jobs left when they were killed is removed first. The digests are in the second value afterwards.
     """
-    for folder in run_dir.absolute().parent.iterdir():
+    shelf = run_dir.absolute().parent
+    for folder in (*shelf.iterdir(), *(shelf.parent.glob("*/*") if run_dir.name.isdigit() else ())):  # of other sweeps
         if folder.is_dir():
             clear_abandoned(folder, "model")
     scratch = run_dir / f".model-{os.getpid()}-{secrets.token_hex(4)}.part"
@@ -170,8 +171,8 @@ def whole_model(run_dir: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     files: dict[str, str] = {}
     try:
         yield scratch, files
-        files |= lot.digest_folder(scratch)
         sync(scratch)
+        files |= lot.digest_folder(scratch)
         scratch.rename(run_dir / "model")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -161,7 +161,9 @@ def _same_base(parent: Parent, record: Mapping[str, Any] | None, base: BaseModel
     if not isinstance(parent.content, Adapter):
         return
     named = parent.content.base_name
-    if Path(named).is_dir() and named:
+    if named and Path(named).resolve() == base.path:
+        return
+    if named and Path(named).is_dir():
         files = {path.name: lot.digest_file(path) for path in Path(named).glob("*.safetensors")}
         if _weights_only(files) != _weights_only(base.files):
             raise DataError(f"{parent.key}: {parent.name} belongs to {named} (weights {_short(files)}), not to {here}")

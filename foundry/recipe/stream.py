@@ -6,11 +6,11 @@ computed in fp32 on one thread, with random draws of its own, and several thread
 neither their number nor their order changes a byte.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,7 +67,7 @@ class Formula:
             raise DataError(
                 f"{name}: mergekit cannot fuse it by {self.method}: {' '.join(str(error).split())}"
             ) from error
-        if not bool(torch.isfinite(fused).all()):
+        if fused.numel() and not all(math.isfinite(end) for end in torch.aminmax(fused)):
             raise DataError(f"{name}: {self.method} gives numbers that are not finite; choose other settings")
         return fused
 
@@ -123,7 +123,7 @@ class Fusible:
 
     def _each(self, work: Callable[[str], T]) -> dict[str, T]:
         """Do the work for every weight, the largest first, several at once."""
-        order = sorted(self.weights.shapes, key=lambda name: -prod(self.weights.shapes[name]))
+        order = sorted(self.weights.shapes, key=lambda name: -math.prod(self.weights.shapes[name]))
         with one_thread(), ThreadPoolExecutor(self.workers, "fuse") as pool:
             futures = [pool.submit(work, name) for name in order]
             try:

@@ -5,37 +5,12 @@ import shutil
 
 import pytest
 import yaml
+from releases import SETTINGS, artefact, publisher
 
 from foundry import lot
 from foundry.errors import DataError
-from foundry.outcome import SEALED
-from foundry.publish.local import LocalRegistry
-from foundry.records import BaseModel, Checkpoint, Measurement, Verdict, plain
 from foundry.run import write_json, write_yaml
 from foundry.verify import report, verify
-
-SETTINGS = {"job_id": "job", "method": {"rank": 4}}
-
-
-def artefact(folder):
-    """A run directory as a job leaves it, without the training."""
-    (folder / "model").mkdir(parents=True)
-    (folder / "model" / "adapter_model.safetensors").write_bytes(bytes(range(256)))
-    (folder / "model" / "tokenizer.json").write_text("{}")
-    write_yaml(folder / "manifest.yaml", SETTINGS)
-    files = {f"model/{name}": sha for name, sha in lot.digest_folder(folder / "model").items()}
-    made = lot.make(
-        dataset={"train": "d"}, settings=SETTINGS, base={"name": "b", "files": {}}, files=files, seed=0, hardware={}
-    )
-    write_json(folder / "lot.json", made)
-    verdict = Verdict(True, [Measurement("logic_score", 0.8, 0.5, 300)], "", made["lot"])
-    write_json(folder / "verdict.json", plain(verdict))
-    (folder / "model" / "README.md").write_text(f"lot {made['lot']}")
-    for name in ("report.html", "removed.jsonl", "quarantine.jsonl", "loss.csv"):
-        (folder / name).write_text(name)
-    lot.seal(folder, SEALED)
-    (folder / "checkpoints").mkdir()
-    return Checkpoint(folder / "model", "adapter", BaseModel("b", folder, {}, "", 1), {}, "", made["lot"]), verdict
 
 
 @pytest.fixture
@@ -47,8 +22,7 @@ def run_dir(tmp_path):
 @pytest.fixture
 def release(tmp_path):
     checkpoint, verdict = artefact(tmp_path / "source")
-    registry = LocalRegistry(registry=str(tmp_path / "registry"), name="job", tag="v1")
-    registry.publish(tmp_path / "source", checkpoint, verdict)
+    publisher("local", tmp_path / "registry").publish(tmp_path / "source", checkpoint, verdict)
     return tmp_path / "registry" / "job" / "v1"
 
 

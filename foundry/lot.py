@@ -21,6 +21,7 @@ LOT = "lot.json"
 INTACT = "intact.json"
 """Written last into a folder: the digest of each of its files; a folder without it is half-written."""
 SHORT = 12
+_LIMIT = 64 * 2**20
 _LIBRARIES = (
     "model-foundry",
     "torch",
@@ -154,15 +155,32 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / LOT
     try:
+        if path.stat().st_size > _LIMIT:
+            raise DataError(f"{path}: expected {_LIMIT:,} bytes at most; the lot cannot be verified")
         lot: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; expected a run directory or a release") from None
     except (ValueError, RecursionError):
         raise DataError(f"{path}: not valid JSON; the lot cannot be verified") from None
     shape = isinstance(lot, dict) and isinstance(lot.get("contents"), dict) and isinstance(lot.get("sealed"), dict)
-    if not shape or not isinstance(lot["contents"].get("files"), dict):
+    if not shape or not isinstance(lot["contents"].get("files"), dict) or not isinstance(lot.get("lot"), str):
         raise DataError(f"{path}: expected lot, contents and sealed; the lot cannot be verified")
+    wrong = [name for name, sha in _named(lot) if not inside(name) or not isinstance(sha, str)]
+    wrong += [name for name in ("dataset", "base") if not isinstance(lot["contents"].get(name, {}), dict)]
+    if wrong:
+        raise DataError(f"{path}: {wrong[0][:80]!r}: expected digests of files inside the folder")
     return lot
+
+
+def _named(lot: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from lot["contents"]["files"].items()
+    yield from lot["sealed"].items()
+
+
+def inside(name: str) -> bool:
+    """Whether a name is a plain relative path that cannot leave the folder it is joined to."""
+    whole = all(part not in {"", ".", ".."} for part in name.split("/"))
+    return whole and not name.startswith("/") and "\\" not in name and name.isprintable()
 
 
 def libraries() -> dict[str, str]:

@@ -7,11 +7,11 @@ written last everywhere, so a folder without it is no release.
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from foundry.errors import DataError
-from foundry.lot import LOT, digest
+from foundry.lot import LOT, digest, inside
 from foundry.records import Release, plain
 from foundry.run import rendered, write_json
 
@@ -81,13 +81,6 @@ def read(folder: Path) -> dict[str, Any]:
         return parsed(path.read_bytes(), str(path))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; expected a release") from None
-
-
-def inside(name: str) -> bool:
-    """Whether a name is a plain relative path that cannot leave the folder it is joined to."""
-    parts = name.split("/")
-    plain_parts = all(part not in {"", ".", ".."} for part in parts)
-    return plain_parts and "\\" not in name and "\0" not in name and not PurePosixPath(name).is_absolute()
 
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

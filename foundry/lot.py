@@ -39,12 +39,12 @@ def canonical(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no spaces, UTF-8. Equal values give equal bytes.
 
     Raises:
-        DataError: The value has a NaN, an infinity or a lone surrogate.
+        DataError: The value has a NaN, an infinity, a lone surrogate, or something that JSON has not.
     """
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
-    except (ValueError, UnicodeEncodeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"a value has no canonical JSON: {error}") from None
 
 

@@ -101,10 +101,13 @@ def _numbers(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     yield _compare("lot number", record.get("lot"), lot.digest(record["contents"]))
     try:
         settings = yaml.safe_load((folder / "manifest.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         yield Finding("manifest", "missing", str(error).splitlines()[0])
         return
-    yield _compare("manifest", record["contents"].get("manifest"), lot.digest(settings))
+    try:
+        yield _compare("manifest", record["contents"].get("manifest"), lot.digest(settings))
+    except DataError as error:
+        yield Finding("manifest", "differs", str(error))
     verdict, card = folder / "verdict.json", folder / "model" / "README.md"
     if verdict.is_file():
         yield _compare("verdict's lot", record.get("lot"), _loaded(verdict).get("lot"))
@@ -252,7 +255,7 @@ def _sources(folder: Path, contents: Mapping[str, Any]) -> Iterator[Finding]:
         settings = OmegaConf.to_container(OmegaConf.load(folder / "manifest.yaml"), resolve=True)
         data = _component(settings, "data")
         model = _component(settings, "model") if isinstance(settings, dict) and "model" in settings else None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, ConfigError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, OmegaConfBaseException, ConfigError) as error:
         yield Finding("sources", "unchecked", str(error).splitlines()[0])
         return
     digests = contents.get("dataset", {})

@@ -22,6 +22,8 @@ INTACT = "intact.json"
 """Written last into a folder: the digest of each of its files; a folder without it is half-written."""
 SHORT = 12
 _LIMIT = 64 * 2**20
+_PART, _PATH = 120, 1000
+"""Characters of a file's name and of a path; what is longer may be too long for a disk."""
 _LIBRARIES = (
     "model-foundry",
     "torch",
@@ -179,8 +181,9 @@ def _named(lot: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def inside(name: str) -> bool:
     """Whether a name is a plain relative path that cannot leave the folder it is joined to."""
-    whole = all(part not in {"", ".", ".."} for part in name.split("/"))
-    return whole and not name.startswith("/") and "\\" not in name and name.isprintable()
+    parts = name.split("/")
+    whole = all(part not in {"", ".", ".."} and len(part) <= _PART and part.isprintable() for part in parts)
+    return whole and "\\" not in name and len(name) <= _PATH
 
 
 def libraries() -> dict[str, str]:

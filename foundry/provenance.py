@@ -28,7 +28,7 @@ def chain(folder: Path) -> list[tuple[str, str]]:
     steps.append(("lot", f"{record.get('lot')}, {len(contents['files'])} files"))
     if base:
         steps.append(("base", f"{base.get('name')}, sha256 {lot.digest(_mapping(base.get('files')))}"))
-    names = {"pruned": "rows kept", "train": "data", "eval": "held out"}
+    names = {"pruned": "pruned", "train": "data", "eval": "held out"}
     steps += [(name, f"sha256 {rows[key]}") for key, name in names.items() if rows.get(key)]
     parents = contents.get("parents")
     return [*steps, *(("parent", f"lot {parent}") for parent in parents or [])] if isinstance(parents, list) else steps

@@ -52,12 +52,12 @@ def publisher(kind: str, place: Path | str, **settings):
     if kind == "git_lfs":
         if not Path(place).exists():
             subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(place)], check=True)
-        return GitLfsRegistry(registry=Path(place).as_uri(), **settings)
+        return GitLfsRegistry(**{"registry": Path(place).as_uri()} | settings)
     if kind == "s3":
         return S3Registry(registry=f"s3://shelf/{Path(place).name}", **settings)
     if not Path(f"{place}.db").exists():
         shutil.copyfile(_empty_store(), f"{place}.db")
-    return MlflowRegistry(registry=f"sqlite:///{place}.db", **settings)
+    return MlflowRegistry(**{"registry": f"sqlite:///{place}.db"} | settings)
 
 
 @cache

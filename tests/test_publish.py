@@ -6,14 +6,17 @@ import json
 import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from lfs_server import lfs_server
 from releases import HAS_LFS, KINDS, artefact, loaded, publisher
 from storage import environment, s3_server
 
@@ -488,6 +491,22 @@ def test_a_repository_that_is_not_there_is_one_line(run_dir, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_LFS, reason="needs git-lfs")
+def test_ssh_and_a_server_of_large_objects(place, run_dir, tmp_path, monkeypatch):
+    publisher("git_lfs", place)
+    with lfs_server(tmp_path) as server:
+        monkeypatch.setenv("GIT_SSH_COMMAND", str(tmp_path / "ssh"))
+        made = publish("git_lfs", place, run_dir, registry=f"ssh://git@host{place}")
+        assert made.uri == f"ssh://git@host{place}@v1"
+        assert set(server.objects) == {made.files["model/adapter_model.safetensors"]}
+        assert "Bearer hunter2" in server.seen
+        assert bad(made.uri) == {}
+        server.objects.clear()
+        with pytest.raises(DataError, match=r"git-lfs|smudge|fatal"):
+            verify(made.uri)
+
+
 def test_git_lfs_that_is_not_installed_is_said_ahead(place, tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "git").symlink_to(shutil.which("git"))
@@ -544,6 +563,46 @@ def test_a_missing_bucket_is_not_tried_again(run_dir, tmp_path, capsys):
     with pytest.raises(PublishError, match=r"s3://nobucket/x: (404|NoSuchBucket)"):
         made.publish(run_dir, *artefact(tmp_path / "r"))
     assert "trying again" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def mlflow_server(place):
+    """MLflow's own server on loopback, with a store and artifacts of its own."""
+    publisher("mlflow", place)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    words += ["--backend-store-uri", f"sqlite:///{place}.db", "--artifacts-destination", f"{place}-artifacts"]
+    variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (place.parent / "server.log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "mlflow", *words], env=variables, stdout=log, stderr=log)
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            assert process.poll() is None, (place.parent / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    yield url
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.mark.slow
+def test_a_server_of_mlflow(mlflow_server, place, run_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    made = publish("mlflow", place, run_dir, registry=mlflow_server)
+    assert (made.uri, made.fresh) == ("models:/job/1", True)
+    assert not publish("mlflow", place, run_dir, registry=None).fresh
+    artefact(tmp_path / "other", seed=1)
+    with pytest.raises(PublishError, match="choose another tag"):
+        publish("mlflow", place, tmp_path / "other", registry=None)
+    publish("mlflow", place, tmp_path / "other", registry=None, tag="w2")
+    assert {name: int(version) for name, version in aliases(place).items()} == {"champion": 2, "previous": 1}
+    assert bad("models:/job@champion") == bad("models:/job@previous") == {}
 
 
 def aliases(place):

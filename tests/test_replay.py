@@ -416,12 +416,23 @@ def test_a_sweep_leaves_no_secret_and_no_copy_of_the_command_line(tmp_path):
 
 @pytest.mark.slow
 def test_a_whole_run_leaves_no_secret_behind(tmp_path):
-    small = ["model=tiny", "data.size=32", "data.eval_size=8", "method.max_steps=1", "method.max_length=64"]
-    small += ["publish=none", "examine=none", "data.system_prompt=${oc.env:FOUNDRY_SECRET}"]
-    with Job(tmp_path, "train", *small, FOUNDRY_SECRET="hunter2-hunter2") as job:
+    small = ["model=tiny", "data.size=48", "data.eval_size=24", "method.max_steps=1", "prune=none"]
+    small += ["examine.metrics.logic_score.max_new_tokens=2", "examine.gates.logic_score.min_gain=null"]
+    small += ["data.system_prompt=${oc.env:FOUNDRY_SECRET}", "publish.notify=${oc.env:HOOK}", "publish.tag=v1"]
+    variables = {
+        "FOUNDRY_SECRET": "hunter2-hunter2",
+        "HOOK": "http://hunter2:hunter2@127.0.0.1:9/hunter2?token=hunter2",
+        "FOUNDRY_NOTIFY_SECRET": "hunter2-notify",
+        "FOUNDRY_SIGN_PASSWORD": "hunter2-sign",
+        "AWS_SECRET_ACCESS_KEY": "hunter2-aws",
+    }
+    with Job(tmp_path, "train", *small, **variables) as job:
         assert job.wait() == 0, job.err
     (run,) = tmp_path.glob("outputs/train/*")
     assert "system_prompt: ${oc.env:FOUNDRY_SECRET}" in (run / "manifest.yaml").read_text()
+    assert "notify: ${oc.env:HOOK}" in (run / "manifest.yaml").read_text()
+    assert (tmp_path / "outputs" / "registry" / "train" / "v1" / "release.json").is_file()
+    assert json.loads((run / "release.json").read_text())["notice"].startswith("failed: ")
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in written if b"hunter2" in path.read_bytes()] == []
     assert "hunter2" not in job.out + job.err

@@ -65,7 +65,10 @@ class MlflowRegistry(Registry):
             client.finalize_logged_model(model.model_id, "READY")
             source = client.get_logged_model(model.model_id).artifact_location
             told = {TAG: bundle.tag, DIGEST: str(bundle.manifest["digest"]), "verdict": "passed", **tags}
-            mine = client.create_model_version(self.name, source=source, tags=told)
+            served = (
+                {"model_id": model.model_id} if self._uri.startswith("http") else {}
+            )  # servers ask whose files they are
+            mine = client.create_model_version(self.name, source=source, tags=told, **served)
             holder = self._holder(client, bundle.tag)
             if holder is not None and holder.version == mine.version:
                 return True

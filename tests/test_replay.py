@@ -418,9 +418,8 @@ def test_a_sweep_leaves_no_secret_and_no_copy_of_the_command_line(tmp_path):
 def test_a_whole_run_leaves_no_secret_behind(tmp_path):
     small = ["model=tiny", "data.size=48", "data.eval_size=24", "method.max_steps=1", "prune=none"]
     small += ["examine.metrics.logic_score.max_new_tokens=2", "examine.gates.logic_score.min_gain=null"]
-    small += ["data.system_prompt=${oc.env:FOUNDRY_SECRET}", "publish.notify=${oc.env:HOOK}", "publish.tag=v1"]
+    small += ["publish.notify=${oc.env:HOOK}", "publish.tag=v1"]
     variables = {
-        "FOUNDRY_SECRET": "hunter2-hunter2",
         "HOOK": "http://hunter2:hunter2@127.0.0.1:9/hunter2?token=hunter2",
         "FOUNDRY_NOTIFY_SECRET": "hunter2-notify",
         "FOUNDRY_SIGN_PASSWORD": "hunter2-sign",
@@ -429,7 +428,6 @@ def test_a_whole_run_leaves_no_secret_behind(tmp_path):
     with Job(tmp_path, "train", *small, **variables) as job:
         assert job.wait() == 0, job.err
     (run,) = tmp_path.glob("outputs/train/*")
-    assert "system_prompt: ${oc.env:FOUNDRY_SECRET}" in (run / "manifest.yaml").read_text()
     assert "notify: ${oc.env:HOOK}" in (run / "manifest.yaml").read_text()
     assert (tmp_path / "outputs" / "registry" / "train" / "v1" / "release.json").is_file()
     assert json.loads((run / "release.json").read_text())["notice"].startswith("failed: ")

@@ -326,6 +326,8 @@ def beside(group, option):
     """What an option needs beside itself to make a job."""
     if group == "engine":
         return []
+    if option == "s3":
+        return ["publish.registry=s3://bucket/students"]
     return ([] if group == "publish" else ["publish=none"]) + (PARTS if option == "mixture" else [])
 
 

@@ -57,10 +57,13 @@ def _run(verb: str, words: list[str]) -> None:
 
     parser = argparse.ArgumentParser(prog=f"foundry {verb}", description=VERBS.get(verb))
     if verb == "verify":
-        parser.add_argument("path", help="a run directory, a release or a curated set")
+        places = "a run directory, a release, a clone or a curated set; s3://…, models:/name@alias, or a git URL@tag"
+        parser.add_argument("path", help=places)
+        parser.add_argument("--key", help="the public key that the release must be signed with, PEM")
         from foundry.verify import report
 
-        report(parser.parse_args(words).path)
+        args = parser.parse_args(words)
+        report(args.path, args.key)
     elif verb == "ui":
         parser.add_argument("--port", type=int, default=None, help="a free one by default")
         from foundry.tracking import serve_ui

@@ -169,6 +169,8 @@ def one_job(
         Where the run directory is.
     """
     hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:  # Hydra's copy of the command line; each job has its manifest.yaml
+        (Path(hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)
     manifest, run_dir = build(cfg, hydra.overrides.task), Path(hydra.runtime.output_dir)
     try:
         if manifest.dry_run:

@@ -25,7 +25,9 @@ def stage(name: str, text: str) -> None:
 
 
 def near(path: Path | str) -> str:
-    """A path as a person would type it from here: relative if it lies below."""
+    """A path as a person would type it from here: relative if it lies below; a URI as it is."""
+    if ":/" in str(path):
+        return str(path)
     place = Path(path)
     return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else str(place)
 

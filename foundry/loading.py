@@ -1,6 +1,5 @@
 """Opening models and tokenizers from local folders: safetensors only, no code from the model, no network."""
 
-import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from typing import Any
 
 from foundry.errors import DataError, HardwareError
 from foundry.hardware import Machine
+from foundry.safety import check_model, read_json
 
 # On being imported, by accelerate even, it says that a faster kernel could be fetched from a hub.
 getLogger("bitsandbytes").setLevel(ERROR)
@@ -33,12 +33,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
         DataError: It is missing or broken.
     """
     path = folder / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; expected a model folder") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from None
+    content = read_json(path, "a model folder")
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object")
     return content
@@ -68,6 +63,7 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    check_model(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
@@ -92,6 +88,8 @@ def load_model(base: Path, machine: Machine, adapter: Path | None = None, quanti
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    for folder in (base, adapter) if adapter is not None else (base,):
+        check_model(folder)
     half = machine.precision == "bf16" and machine.device != "cpu"
     four = _four_bit(base, machine, quantize)
     try:

@@ -21,6 +21,9 @@ LOT = "lot.json"
 INTACT = "intact.json"
 """Written last into a folder: the digest of each of its files; a folder without it is half-written."""
 SHORT = 12
+_LIMIT = 64 * 2**20
+_PART, _PATH = 120, 1000
+"""Characters of a file's name and of a path; what is longer may be too long for a disk."""
 _LIBRARIES = (
     "model-foundry",
     "torch",
@@ -39,12 +42,12 @@ def canonical(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no spaces, UTF-8. Equal values give equal bytes.
 
     Raises:
-        DataError: The value has a NaN, an infinity or a lone surrogate.
+        DataError: The value has a NaN, an infinity, a lone surrogate, or something that JSON has not.
     """
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
-    except (ValueError, UnicodeEncodeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"a value has no canonical JSON: {error}") from None
 
 
@@ -155,15 +158,33 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / LOT
     try:
+        if path.stat().st_size > _LIMIT:
+            raise DataError(f"{path}: expected {_LIMIT:,} bytes at most; the lot cannot be verified")
         lot: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; expected a run directory or a release") from None
     except (ValueError, RecursionError):
         raise DataError(f"{path}: not valid JSON; the lot cannot be verified") from None
     shape = isinstance(lot, dict) and isinstance(lot.get("contents"), dict) and isinstance(lot.get("sealed"), dict)
-    if not shape or not isinstance(lot["contents"].get("files"), dict):
+    if not shape or not isinstance(lot["contents"].get("files"), dict) or not isinstance(lot.get("lot"), str):
         raise DataError(f"{path}: expected lot, contents and sealed; the lot cannot be verified")
+    wrong = [name for name, sha in _named(lot) if not inside(name) or not isinstance(sha, str)]
+    wrong += [name for name in ("dataset", "base") if not isinstance(lot["contents"].get(name, {}), dict)]
+    if wrong:
+        raise DataError(f"{path}: {wrong[0][:80]!r}: expected digests of files inside the folder")
     return lot
+
+
+def _named(lot: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from lot["contents"]["files"].items()
+    yield from lot["sealed"].items()
+
+
+def inside(name: str) -> bool:
+    """Whether a name is a plain relative path that cannot leave the folder it is joined to."""
+    parts = name.split("/")
+    whole = all(part not in {"", ".", ".."} and len(part) <= _PART and part.isprintable() for part in parts)
+    return whole and "\\" not in name and len(name) <= _PATH
 
 
 def libraries() -> dict[str, str]:

@@ -89,13 +89,15 @@ def merge(manifest: MergeManifest, run_dir: Path | None = None) -> Release:
 
 
 def prepare(manifest: MergeManifest) -> Prepared:
-    """Find base and parents, and see that they fit each other and this machine.
+    """Find base and parents, and see that they fit each other and this machine, and that there is a way to publish.
 
     Raises:
         ConfigError: There is no such parent, or a setting does not suit them.
         DataError: A parent cannot be used.
         HardwareError: There is too little memory or disk.
+        PublishError: What publishing needs is missing.
     """
+    manifest.publish.check()
     prepared = manifest.recipe.prepare(manifest.model.fetch(), manifest.compute.machine())
     enough_disk(Path(), prepared.needs["disk"])
     return prepared

@@ -26,6 +26,7 @@ from foundry.records import (
     Verdict,
     plain,
 )
+from foundry.release import write_pointer
 from foundry.run import write_atomic, write_json, write_jsonl, write_yaml
 from foundry.words import fact, headline, show, status
 
@@ -281,9 +282,14 @@ def released(run: Run, run_dir: Path, release: Release) -> None:
     """Write release.json and say where the release is."""
     if not release.tag:
         return
-    write_json(run_dir / "release.json", {key: plain(release)[key] for key in ("uri", "tag", "lot", "digest", "files")})
+    write_pointer(run_dir, release)
     run.tags({"release": release.uri, "release_tag": release.tag})
     console.stage("publish", f"{console.near(release.uri)}{'' if release.fresh else ' (was there already, same lot)'}")
+    if release.removed:
+        console.stage("", f"{len(release.removed)} files of the run directory are now only there")
+    if release.notice:
+        run.tags({"release_notice": release.notice})
+        console.stage("notify", release.notice)
 
 
 def summary(

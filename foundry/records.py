@@ -280,7 +280,20 @@ class Package:
 
 @dataclass(frozen=True)
 class Release:
-    """Where the checkpoint went; `files` are the SHA-256 of every file of it, by relative path."""
+    """Where the checkpoint went.
+
+    Attributes:
+        uri: What `foundry verify` takes.
+        tag: Its tag.
+        lot: The lot number.
+        digest: The digest of its `release.json`.
+        files: SHA-256 of every file of it, by relative path.
+        verdict: The verdict that let it pass.
+        checkpoint: What was published.
+        fresh: Whether this job made it, or it was there already.
+        removed: Files of the run directory that are now only there.
+        notice: What became of the notice about it; empty where none was asked for.
+    """
 
     uri: str
     tag: str
@@ -290,6 +303,8 @@ class Release:
     verdict: Verdict
     checkpoint: Checkpoint
     fresh: bool = True
+    removed: Sequence[str] = ()
+    notice: str = ""
 
 
 def plain(record: Any) -> Any:

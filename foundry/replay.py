@@ -14,10 +14,11 @@ from omegaconf.resolvers import oc
 from pydantic import PrivateAttr
 from yaml import YAMLError
 
-from foundry.config import CONF, TARGET, Settings, build, check_swept, listed, nearest
+from foundry.config import TARGET, Settings, build, check_swept, listed, nearest
 from foundry.errors import ConfigError
 from foundry.mistakes import explain, first_line, shown
 from foundry.outcome import settings_of
+from foundry.secrets import refuse_written_out
 
 _OLDER = {
     "method_config.type": "method",
@@ -61,6 +62,7 @@ class Manifest(Settings):
             settings, places = _resolved(node), _from_environment(node)
         except OmegaConfBaseException as error:
             raise ConfigError(explain(error) or first_line(error)) from error
+        refuse_written_out(settings, [place for place, _ in places])
         try:
             manifest = build(cls, settings)
         except ConfigError as error:
@@ -254,7 +256,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or first_line(error)}; expected a manifest file") from None
-    except (YAMLError, UnicodeDecodeError, RecursionError, OmegaConfBaseException) as error:
+    except (YAMLError, ValueError, RecursionError, OmegaConfBaseException) as error:
         raise ConfigError(explain(error) or f"{path}: not valid YAML: {first_line(error)}") from None
     if not isinstance(content, dict) or "job_id" not in content:
         raise ConfigError(f"{path}: expected a mapping with a job_id, found {shown(content)}")
@@ -286,9 +288,14 @@ def _older(content: Mapping[str, Any], path: Path, chosen: set[str]) -> list[str
 
 def _registry(registry: str, path: Path) -> str:
     """The option of the group publish that serves a registry."""
-    option = registry.partition("://")[0] if "://" in registry else "local"
-    if not (option.isidentifier() and (CONF / "publish" / f"{option}.yaml").is_file()):
-        raise ConfigError(f"{path}: publish_target.registry: found {registry!r}, expected a folder")
+    scheme = registry.partition("://")[0] if "://" in registry else ""
+    git = scheme in {"ssh", "file"} or registry.endswith(".git") or re.match(r"[\w.-]+@[\w.-]+:", registry)
+    option = {"": "local", "s3": "s3", "sqlite": "mlflow", "http": "mlflow", "https": "mlflow"}.get(scheme)
+    option = "git_lfs" if git else option
+    if option is None:
+        raise ConfigError(
+            f"{path}: publish_target.registry: found {registry!r}, expected a folder, s3://… or a git URL"
+        )
     return option
 
 

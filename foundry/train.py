@@ -104,7 +104,8 @@ def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
 
 
 def _node(manifest: TrainManifest) -> Machine:
-    """The machine that is planned for; method and node must suit each other before anything is loaded."""
+    """The machine that is planned for; method, node and registry must be in order before anything is loaded."""
+    manifest.publish.check()
     node = manifest.compute.node()
     outcome.warned(manifest.method.check(manifest.model.config, manifest.compute, node))
     return node

@@ -159,6 +159,26 @@ foundry.loading.load_model foundry.__builtins__ foundry.data.files.__builtins__.
 foundry foundry. .foundry.data foundry..lot foundry.lot. Foundry.data.Source foundry/data/Source
 foundry.data.reasoning_gym.ReasoningGym.load foundry.data.reasoning_gym.ReasoningGym()
 foundry.data.reasoning_gym foundry.data.nope.Nope __main__.x 3 null true [os.system]
+os.spawnl os.remove os.environ.get os.fork posix.fork nt.system posixpath.os.system signal.raise_signal
+subprocess.call subprocess.getoutput subprocess.os.system asyncio.create_subprocess_shell
+multiprocessing.Process multiprocessing.util.os.system concurrent.futures.ProcessPoolExecutor
+platform.os.system platform.subprocess.run tarfile.open zipfile.ZipFile shelve.open dbm.open sqlite3.connect
+functools.reduce functools.partialmethod operator.methodcaller operator.attrgetter itertools.starmap
+types.FunctionType types.CodeType builtins.compile builtins.getattr builtins.globals builtins.breakpoint
+importlib.util.spec_from_file_location importlib.machinery.SourceFileLoader pkgutil.resolve_name runpy.run_module
+pickle.Unpickler pickle.load copyreg.__reduce_ex__ dill.load cloudpickle.load numpy.load numpy.lib.npyio.load
+torch.hub.load torch.jit.load torch.package.PackageImporter torch.serialization.load torch.utils.cpp_extension.load
+transformers.pipeline transformers.AutoModel.from_pretrained peft.PeftModel.from_pretrained datasets.load_dataset
+huggingface_hub.snapshot_download mlflow.pyfunc.load_model mlflow.artifacts.download_artifacts safetensors.torch.load
+pandas.read_sql pandas.read_html pandas.eval pyarrow.fs.FileSystem.from_uri fsspec.open fsspec.core.url_to_fs
+urllib.request.urlretrieve http.client.HTTPConnection ftplib.FTP smtplib.SMTP telnetlib.Telnet xmlrpc.client.ServerProxy
+requests.get httpx.get boto3.client botocore.session.get_session git.Repo.clone_from ray.init
+logging.config.dictConfig logging.config.fileConfig logging.FileHandler logging.handlers.SocketHandler
+yaml.load yaml.UnsafeLoader ruamel.yaml.YAML omegaconf.OmegaConf.register_new_resolver hydra.initialize hydra.main
+hydra._internal.utils._locate hydra._internal.instantiate._instantiate2.instantiate hydra.core.plugins.Plugins
+foundry.git.run foundry.git.clone foundry.signing.sign foundry.remote.s3_client foundry.remote.fetch_s3
+foundry.publish.git_lfs.git.run foundry.publish.registry.shutil.rmtree foundry.publish.notice.announce
+foundry.publish.registry.Registry foundry.publish.Publisher foundry.publish.bundle.os.link foundry.publish.s3.S3Registry
 """.split()  # noqa: SIM905
 
 
@@ -205,6 +225,27 @@ PLACES = [
     ("examine.metrics.x._target_", "+examine.metrics.x={_target_:foundry.examine.none.NoExam}"),
     ("examine.gates.x._target_", "+examine.gates.x={_target_:trap.Trap}"),
     ("extra", "+extra={_target_:trap.Trap}"),
+    ("data._target_", "data._target_=functools.partial", "+data._args_=[trap.Trap]"),
+    ("data._target_", "data._target_=hydra.utils.instantiate", "+data._convert_=all"),
+    ("data._convert_", "+data._convert_=all"),
+    ("data._mode_", "+data._mode_=call"),
+    ("publish._target_", "publish._target_=trap.Trap"),
+    ("publish._target_", "publish={_target_:trap.Trap}"),
+    ("publish._args_", "+publish._args_=[{_target_:trap.Trap}]"),
+    ("publish._partial_", "+publish._partial_=true"),
+    ("publish.registry._target_", "publish.registry={_target_:trap.Trap}"),
+    ("publish.notify._target_", "publish.notify={_target_:trap.Trap}"),
+    ("publish.sign.0._target_", "publish.sign=[{_target_:trap.Trap}]"),
+    ("model._target_", "model._target_=${publish.tag}", "publish.tag=trap.Trap"),
+    ("method._target_", "+method._target_=functools.partial", "+method.func={_target_:trap.Trap}"),
+    ("hydra.launcher._target_", "hydra.launcher._target_=trap.Trap"),
+    ("hydra.sweeper._target_", "hydra.sweeper._target_=trap.Trap"),
+    ("hydra.callbacks.x._target_", "+hydra.callbacks.x._target_=trap.Trap"),
+    ("hydra.callbacks.x._target_", "+hydra.callbacks.x={_target_:os.system,command:trap}"),
+    ("hydra.job_logging", "+hydra.job_logging.handlers.x={class:trap.Trap}"),
+    ("hydra.job_logging", "hydra/job_logging=default"),
+    ("hydra.hydra_logging", "hydra/hydra_logging=default"),
+    ("hydra.job_logging", "+hydra.job_logging.formatters=\"${oc.decode:'{x: {(): trap.Trap}}'}\""),
     ("data._target_", "-m", "data._target_=trap.Trap,os.system"),
     ("data._target_", "-m", "data._target_=foundry.data.reasoning_gym.ReasoningGym,trap.Trap"),
 ]
@@ -291,6 +332,8 @@ def beside(group, option):
         return []
     if option == "passthrough":
         return ["recipe.adapters=[{path: a}]", "publish=none"]
+    if option == "s3":
+        return ["publish.registry=s3://bucket/students"]
     return ([] if group == "publish" else ["publish=none"]) + (PARTS if option == "mixture" else [])
 
 

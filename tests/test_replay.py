@@ -1,5 +1,6 @@
 """Jobs described by a file: a run's own manifest, a run to resume, the older form; and what a manifest may hold."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -100,8 +101,8 @@ def test_the_older_form_can_be_swept(train, older):
         ("job_id: a\nmethod_config: {type: 3}", "method: found 3, expected an option"),
         ("job_id: a\nbase_model: [x, y]", "job.yaml: base_model: found ['x', 'y'], expected one value"),
         (
-            "job_id: a\npublish_target: {registry: 's3://bucket/x'}",
-            "job.yaml: publish_target.registry: found 's3://bucket/x'",
+            "job_id: a\npublish_target: {registry: 'ftp://host/x'}",
+            "job.yaml: publish_target.registry: found 'ftp://host/x'",
         ),
         ("job_id: a\njob_id: b", "job.yaml:2:1: YAML syntax error: found duplicate key job_id"),
         ("job_id: [", "job.yaml:1:10: YAML syntax error"),
@@ -119,9 +120,26 @@ def test_mistakes_in_the_older_form(train, tmp_path, text, says):
 
 
 def test_a_registry_given_with_the_file_is_the_one_that_counts(train, tmp_path):
-    (tmp_path / "job.yaml").write_text("job_id: a\npublish_target: {registry: 's3://bucket/x', tag: v1}")
+    (tmp_path / "job.yaml").write_text("job_id: a\npublish_target: {registry: 'ftp://host/x', tag: v1}")
     job = one(train("manifest=job.yaml", "publish.registry=shelf"))
     assert (job.publish.registry, job.publish.tag) == ("shelf", "v1")
+
+
+@pytest.mark.parametrize(
+    ("registry", "kind"),
+    [
+        ("shelf", "local"),
+        ("s3://bucket/x", "s3"),
+        ("https://host/models.git", "git_lfs"),
+        ("git@host:models.git", "git_lfs"),
+        ("ssh://git@host/models", "git_lfs"),
+        ("https://host:5000", "mlflow"),
+    ],
+)
+def test_a_registry_of_the_older_form_chooses_its_kind(train, tmp_path, registry, kind):
+    (tmp_path / "job.yaml").write_text(f"job_id: a\npublish_target: {{registry: '{registry}', tag: v1}}")
+    job = one(train("manifest=job.yaml"))
+    assert (type(job.publish).__module__, job.publish.registry) == (f"foundry.publish.{kind}", registry)
 
 
 # A run's own manifest.
@@ -330,14 +348,89 @@ def test_a_job_writes_its_record(tmp_path, monkeypatch):
     assert [settings["data"]["system_prompt"] for settings in seen] == ["${oc.env:FOUNDRY_SECRET}"] * 2
 
 
+WRITTEN_OUT = [
+    ("publish.registry", "publish=mlflow", "https://user:hunter2-hunter2@host/x"),
+    ("publish.registry", "publish=git_lfs", "https://hunter2-hunter2@host/x.git"),
+    ("publish.notify", "publish=local", "https://host/hook?token=hunter2-hunter2"),
+    ("publish.notify", "publish=local", "https://hooks.slack.com/services/T0/B0/hunter2-hunter2"),
+    ("data.path", "data=jsonl", "https://host/rows.jsonl?X-Amz-Signature=hunter2-hunter2"),
+    ("data.path", "data=jsonl", "ftp://user:hunter2-hunter2@host/rows.jsonl"),
+    ("data.task_settings.api_key", "data=syllogism", "hunter2-hunter2"),
+    ("data.system_prompt", "data=syllogism", "AKIAHUNTER2HUNTER2HU"),
+    ("data.system_prompt", "data=syllogism", "key ghp_hunter2hunter2hunter2hunter2hunter2"),
+    ("data.system_prompt", "data=syllogism", "-----BEGIN EC PRIVATE KEY----- hunter2"),
+]
+
+
+WAYS = ("one job", "a sweep", "a file")
+
+
+@pytest.mark.parametrize(("turn", "secret"), enumerate(WRITTEN_OUT))
+def test_a_secret_that_is_written_out_is_refused_and_told_to_nobody(train, tmp_path, turn, secret):
+    (key, option, value), how = secret, WAYS[turn % len(WAYS)]
+    words = [option, f"++{key}='{value}'"]
+    if how == "a sweep":
+        words = ["-m", "method.adapter.rank=4,8", *words]
+    if how == "a file":
+        (tmp_path / "mine" / "experiment").mkdir(parents=True)
+        text = f"# @package _global_\n{key.split('.')[0]}:\n"
+        *middle, last = key.split(".")[1:]
+        text += "".join(f"{'  ' * depth}{name}:\n" for depth, name in enumerate(middle, 1))
+        text += f"{'  ' * (len(middle) + 1)}{last}: {json.dumps(value)}\n"
+        (tmp_path / "mine" / "experiment" / "own.yaml").write_text(text)
+        words = ["--config-dir", str(tmp_path / "mine"), option, "experiment=own"]
+    call = train(*words)
+    assert (call.code, call.jobs, call.written) == (2, [], []), call.err
+    assert f"{key}: holds a" in call.err
+    assert "${oc.env:NAME}" in call.err
+    assert not any(word in call.out + call.err for word in ("hunter2", "HUNTER2"))
+
+
+@pytest.mark.parametrize(
+    ("option", "setting"),
+    [
+        ("publish=git_lfs", "publish.registry=ssh://git@host/models.git"),
+        ("publish=git_lfs", "publish.registry=git@host:models.git"),
+        ("publish=local", "publish.notify='https://host/hook?job=a'"),
+        ("publish=mlflow", "publish.registry=https://${oc.env:FOUNDRY_SECRET}@host"),
+        ("data=syllogism", "data.system_prompt='What does user:name@host mean? Is a password secret?'"),
+    ],
+)
+@pytest.mark.usefixtures("secret")
+def test_what_is_no_secret_is_taken(train, option, setting):
+    assert one(train(option, setting)) is not None
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_no_secret_and_no_copy_of_the_command_line(tmp_path):
+    small = ["model=tiny", "data.size=32", "data.eval_size=8", "method.max_steps=1", "method.max_length=64"]
+    small += ["publish=none", "examine=none", "prune=none", "data.system_prompt=${oc.env:FOUNDRY_SECRET}"]
+    with Job(tmp_path, "train", "-m", "method.adapter.rank=2,4", *small, FOUNDRY_SECRET="hunter2-hunter2") as job:
+        assert job.wait() == 0, job.err
+    assert len(list(tmp_path.glob("multirun/train/*/*/manifest.yaml"))) == 2
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in written if b"hunter2" in path.read_bytes()] == []
+    assert not [path for path in written if path.name in {"multirun.yaml", "hydra.yaml", "overrides.yaml"}]
+    assert "hunter2" not in job.out + job.err
+
+
 @pytest.mark.slow
 def test_a_whole_run_leaves_no_secret_behind(tmp_path):
-    small = ["model=tiny", "data.size=32", "data.eval_size=8", "method.max_steps=1", "method.max_length=64"]
-    small += ["publish=none", "examine=none", "data.system_prompt=${oc.env:FOUNDRY_SECRET}"]
-    with Job(tmp_path, "train", *small, FOUNDRY_SECRET="hunter2-hunter2") as job:
+    small = ["model=tiny", "data.size=48", "data.eval_size=24", "method.max_steps=1", "prune=none"]
+    small += ["examine.metrics.logic_score.max_new_tokens=2", "examine.gates.logic_score.min_gain=null"]
+    small += ["publish.notify=${oc.env:HOOK}", "publish.tag=v1"]
+    variables = {
+        "HOOK": "http://hunter2:hunter2@127.0.0.1:9/hunter2?token=hunter2",
+        "FOUNDRY_NOTIFY_SECRET": "hunter2-notify",
+        "FOUNDRY_SIGN_PASSWORD": "hunter2-sign",
+        "AWS_SECRET_ACCESS_KEY": "hunter2-aws",
+    }
+    with Job(tmp_path, "train", *small, **variables) as job:
         assert job.wait() == 0, job.err
     (run,) = tmp_path.glob("outputs/train/*")
-    assert "system_prompt: ${oc.env:FOUNDRY_SECRET}" in (run / "manifest.yaml").read_text()
+    assert "notify: ${oc.env:HOOK}" in (run / "manifest.yaml").read_text()
+    assert (tmp_path / "outputs" / "registry" / "train" / "v1" / "release.json").is_file()
+    assert json.loads((run / "release.json").read_text())["notice"].startswith("failed: ")
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in written if b"hunter2" in path.read_bytes()] == []
     assert "hunter2" not in job.out + job.err

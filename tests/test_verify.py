@@ -5,37 +5,12 @@ import shutil
 
 import pytest
 import yaml
+from releases import SETTINGS, artefact, publisher
 
 from foundry import lot
 from foundry.errors import DataError
-from foundry.outcome import SEALED
-from foundry.publish.local import LocalRegistry
-from foundry.records import BaseModel, Checkpoint, Measurement, Verdict, plain
 from foundry.run import write_json, write_yaml
 from foundry.verify import report, verify
-
-SETTINGS = {"job_id": "job", "method": {"rank": 4}}
-
-
-def artefact(folder):
-    """A run directory as a job leaves it, without the training."""
-    (folder / "model").mkdir(parents=True)
-    (folder / "model" / "adapter_model.safetensors").write_bytes(bytes(range(256)))
-    (folder / "model" / "tokenizer.json").write_text("{}")
-    write_yaml(folder / "manifest.yaml", SETTINGS)
-    files = {f"model/{name}": sha for name, sha in lot.digest_folder(folder / "model").items()}
-    made = lot.make(
-        dataset={"train": "d"}, settings=SETTINGS, base={"name": "b", "files": {}}, files=files, seed=0, hardware={}
-    )
-    write_json(folder / "lot.json", made)
-    verdict = Verdict(True, [Measurement("logic_score", 0.8, 0.5, 300)], "", made["lot"])
-    write_json(folder / "verdict.json", plain(verdict))
-    (folder / "model" / "README.md").write_text(f"lot {made['lot']}")
-    for name in ("report.html", "removed.jsonl", "quarantine.jsonl", "loss.csv"):
-        (folder / name).write_text(name)
-    lot.seal(folder, SEALED)
-    (folder / "checkpoints").mkdir()
-    return Checkpoint(folder / "model", "adapter", BaseModel("b", folder, {}, "", 1), {}, "", made["lot"]), verdict
 
 
 @pytest.fixture
@@ -47,8 +22,7 @@ def run_dir(tmp_path):
 @pytest.fixture
 def release(tmp_path):
     checkpoint, verdict = artefact(tmp_path / "source")
-    registry = LocalRegistry(registry=str(tmp_path / "registry"), name="job", tag="v1")
-    registry.publish(tmp_path / "source", checkpoint, verdict)
+    publisher("local", tmp_path / "registry").publish(tmp_path / "source", checkpoint, verdict)
     return tmp_path / "registry" / "job" / "v1"
 
 
@@ -99,6 +73,87 @@ def test_every_harm_to_every_file_of_a_release_is_found(release, name, harm):
     except DataError:
         return
     assert found
+
+
+def edited(path, **changes):
+    write_json(path, {**json.loads(path.read_text()), **changes})
+
+
+OTHER_HARM = {
+    "a case collision": lambda r: shutil.copy(r / "model" / "tokenizer.json", r / "model" / "Tokenizer.json"),
+    "a hidden file": lambda r: (r / "model" / ".hidden").write_text("x"),
+    "a file of git in no clone": lambda r: (r / ".gitattributes").write_text("* text"),
+    "a hidden folder": lambda r: ((r / ".cache").mkdir(), (r / ".cache" / "x").write_text("x")),
+    "a folder for a file": lambda r: ((r / "loss.csv").unlink(), (r / "loss.csv").mkdir()),
+    "a link to the same content": lambda r: (
+        shutil.move(r / "loss.csv", r.parent / "away"),
+        (r / "loss.csv").symlink_to(r.parent / "away"),
+    ),
+    "a folder that is a link": lambda r: (
+        shutil.move(r / "model", r.parent / "away"),
+        (r / "model").symlink_to(r.parent / "away"),
+    ),
+    "a link in the release's root": lambda r: (r / "x").symlink_to("/etc"),
+    "a hard-linked stranger": lambda r: (r / "model" / "y").hardlink_to(r / "loss.csv"),
+    "checkpoints that make it look like a run": lambda r: ((r / "checkpoints").mkdir(), (r / "new").write_text("x")),
+    "a pickle beside the weights": lambda r: (r / "model" / "adapter_model.bin").write_bytes(b"x"),
+    "a signature that nobody made": lambda r: (r / "model.sig").write_text("{}"),
+    "another tag": lambda r: edited(r / "release.json", tag="v2"),
+    "another name": lambda r: edited(r / "release.json", name="other"),
+    "another lot in the release": lambda r: edited(r / "release.json", lot="0" * 64),
+    "another digest": lambda r: edited(r / "release.json", digest="0" * 64),
+    "no files in the release": lambda r: edited(r / "release.json", files={}),
+    "a deployment that nobody asked for": lambda r: edited(r / "release.json", trigger_deployment=True),
+    "a better score in the release": lambda r: edited(r / "release.json", verdict={}),
+    "a better score in the verdict": lambda r: edited(r / "verdict.json", measurements=[]),
+    "a verdict turned around": lambda r: edited(r / "verdict.json", passed=False),
+    "another lot number": lambda r: edited(r / "lot.json", lot="0" * 64),
+    "nothing sealed": lambda r: edited(r / "lot.json", sealed={}),
+    "release.json with other spaces": lambda r: (r / "release.json").write_text(
+        json.dumps(json.loads((r / "release.json").read_text()))
+    ),
+    "lot.json with other spaces": lambda r: (r / "lot.json").write_text(json.dumps(lot.read(r))),
+    "a key twice in release.json": lambda r: (r / "release.json").write_text(
+        (r / "release.json").read_text().replace('"tag": "v1"', '"tag": "v0", "tag": "v1"')
+    ),
+    "line ends changed": lambda r: (r / "model" / "README.md").write_bytes(
+        (r / "model" / "README.md").read_bytes().replace(b"\r\n", b"\n")
+    ),
+    "a byte order mark": lambda r: (r / "manifest.yaml").write_bytes(
+        b"\xef\xbb\xbf" + (r / "manifest.yaml").read_bytes()
+    ),
+    "weights for a tokenizer": lambda r: shutil.copy(
+        r / "model" / "adapter_model.safetensors", r / "model" / "tokenizer.json"
+    ),
+    "a pointer in place of release.json": lambda r: write_json(
+        r / "release.json", {"uri": "x", "removed": ["loss.csv"], "files": {"loss.csv": "0" * 64}}
+    ),
+}
+
+
+@pytest.mark.parametrize("harm", OTHER_HARM)
+def test_every_other_kind_of_tampering_is_found(release, harm):
+    OTHER_HARM[harm](release)
+    try:
+        found = bad(release)
+    except DataError:
+        return
+    assert found
+
+
+@pytest.mark.parametrize("part", ["lot.json", "release.json", "verdict.json", "manifest.yaml", "model"])
+def test_a_part_of_another_release_is_found(release, tmp_path, part):
+    checkpoint, verdict = artefact(tmp_path / "foreign", seed=7, weights=b"foreign")
+    write_yaml(tmp_path / "foreign" / "manifest.yaml", {"job_id": "foreign"})
+    lot.seal(tmp_path / "foreign", ("manifest.yaml", "model/README.md", "verdict.json", "report.html", "loss.csv"))
+    publisher("local", tmp_path / "other").publish(tmp_path / "foreign", checkpoint, verdict)
+    foreign = tmp_path / "other" / "job" / "v1" / part
+    if part == "model":
+        shutil.rmtree(release / part)
+        shutil.copytree(foreign, release / part)
+    else:
+        shutil.copy(foreign, release / part)
+    assert bad(release)
 
 
 @pytest.mark.parametrize("name", ["model/extra.safetensors", "model/sub/deep.json", "extra.txt"])

@@ -14,6 +14,7 @@ from foundry.hardware import Machine, peak_memory
 from foundry.lot import is_intact, mark_intact
 from foundry.method import Observer
 from foundry.records import BaseModel
+from foundry.safety import check_checkpoint
 
 
 class Watched:
@@ -122,13 +123,14 @@ def newest_intact(run_dir: Path) -> Path | None:
     """The newest checkpoint of a run whose files are all as they were written, or None.
 
     Raises:
-        DataError: There is no such run directory.
+        DataError: There is no such run directory, or loading its checkpoint would run code.
     """
     if not run_dir.is_dir():
         raise DataError(f"resume: {run_dir}: there is no such run directory")
     found = [path for path in (run_dir / "checkpoints").glob("checkpoint-*") if path.name[11:].isdigit()]
     for folder in sorted(found, key=lambda path: -int(path.name[11:])):
         if is_intact(folder):
+            check_checkpoint(folder)
             return folder
         console.warn(f"{folder} is broken or half-written and is passed over")
     return None

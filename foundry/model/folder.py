@@ -9,8 +9,8 @@ from foundry.errors import DataError
 from foundry.loading import read_config
 from foundry.lot import digest, digest_folder
 from foundry.records import BaseModel
+from foundry.safety import PICKLED, check_model
 
-_PICKLED = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle"}
 _HEADER_LIMIT = 100 * 2**20
 
 
@@ -20,19 +20,16 @@ def base_from_folder(folder: Path, name: str) -> BaseModel:
     Raises:
         DataError: There are no safetensors weights, no config or tokenizer, or there is code in it.
     """
-    config = read_config(folder)
-    if "auto_map" in config:
-        raise DataError(
-            f"{folder / 'config.json'}: has auto_map, which runs code from the model; use a model without it"
-        )
+    read_config(folder)
+    check_model(folder)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        pickled = [path.name for path in folder.iterdir() if path.suffix in _PICKLED]
+        pickled = [path.name for path in folder.iterdir() if path.suffix in PICKLED]
         found = f"only pickled weights ({pickled[0]})" if pickled else "no weights"
         raise DataError(f"{folder}: {found}; expected *.safetensors")
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
         raise DataError(f"{folder}: no tokenizer.json; expected the model's tokenizer beside its weights")
-    files = {k: v for k, v in digest_folder(folder).items() if Path(k).suffix not in _PICKLED and not k.startswith(".")}
+    files = {k: v for k, v in digest_folder(folder).items() if Path(k).suffix not in PICKLED and not k.startswith(".")}
     return BaseModel(name, folder, files, digest(files), sum(_parameters(path) for path in weights))
 
 
@@ -45,7 +42,7 @@ def _parameters(path: Path) -> int:
                 raise ValueError(f"a header of {length} bytes")
             header: Mapping[str, Any] = json.loads(file.read(length))
         return sum(_product(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise DataError(f"{path}: not a safetensors file ({error}); fetch the model again") from None
 
 

@@ -1,6 +1,5 @@
 """A sentence-transformers model run by transformers alone: little padding, bf16 products where they are fast."""
 
-import json
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from foundry.errors import ConfigError, DataError
 from foundry.hardware import Machine
 from foundry.loading import PACKAGE, autocast, packaged, quiet
-from foundry.lot import digest, digest_file
+from foundry.lot import digest, digest_file, inside
 from foundry.prune.embedder import Embedder
+from foundry.safety import check_model, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,6 +158,8 @@ def _pooling(folder: Path) -> Literal["mean", "cls"]:
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or modules[0]["path"]:
         raise DataError(f"{folder}: its modules are {', '.join(kinds)}; expected Transformer, Pooling and Normalize")
+    if not inside(str(modules[1]["path"])):
+        raise DataError(f"{folder / 'modules.json'}: {modules[1]['path']!r}: expected a folder inside the model")
     config = _json(folder / modules[1]["path"] / "config.json")
     ways = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
     ways = ways or [f"pooling_mode_{config.get('pooling_mode', '')}"]
@@ -170,9 +172,8 @@ def _pooling(folder: Path) -> Literal["mean", "cls"]:
 
 def _window(folder: Path) -> tuple[int, bool]:
     """How many tokens the model takes at once, and whether texts are lowercased first."""
+    check_model(folder)
     config = _json(folder / "config.json")
-    if "auto_map" in config:
-        raise DataError(f"{folder / 'config.json'}: has auto_map, which runs code from the model; use another embedder")
     path = folder / "sentence_bert_config.json"
     own = _json(path) if path.is_file() else {}
     limit = int(config.get("max_position_embeddings", 512)) - (2 if config.get("model_type") == "xlm-roberta" else 0)
@@ -180,9 +181,4 @@ def _window(folder: Path) -> tuple[int, bool]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; expected a sentence-transformers model") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from None
+    return read_json(path, "a sentence-transformers model")

@@ -17,6 +17,14 @@ class Publisher(Component, ABC):
     publishes: ClassVar[bool] = True
 
     @abstractmethod
+    def check(self) -> None:
+        """See, before hours of training, that what publishing needs is here: programs, keys, secrets.
+
+        Raises:
+            PublishError: Something is missing.
+        """
+
+    @abstractmethod
     def publish(self, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> Release:
         """Publish a run directory's model with its lot, manifest, verdict and report.
 

@@ -12,6 +12,9 @@ class Unpublished(Publisher):
 
     publishes: ClassVar[bool] = False
 
+    def check(self) -> None:
+        """Nothing is needed."""
+
     def publish(self, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> Release:
         """Describe the run directory as a release that went nowhere."""
         return Release(str(run_dir), "", checkpoint.lot, "", {}, verdict, checkpoint, fresh=False)

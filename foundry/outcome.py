@@ -290,6 +290,8 @@ def summary(
 def _made(checkpoint: Checkpoint) -> dict[str, str]:
     """How long it took to train or fuse, and in how much memory."""
     metrics = checkpoint.metrics
+    if not metrics:
+        return {}
     memory = f"peak memory {size(metrics['peak_memory_bytes'])}"
     if checkpoint.fusion:
         names = " + ".join(checkpoint.fusion.names)

@@ -128,7 +128,7 @@ class Bars:
 def draw_bars(measurement: Measurement, width: float = 360.0) -> Bars:
     """Place a metric's two values, its gate and the majority rate on a common scale from zero."""
     values = [v for v in (measurement.measured, measurement.baseline) if math.isfinite(v)]
-    places = ticks(0, max([*values, 0.0]) or 1.0)
+    places = ticks(0, max([*values, 0.0]) or max(measurement.required.get("max", 1.0), 1e-6))
     if is_share(measurement):
         places = [(quarter / 4, f"{25 * quarter} %") for quarter in range(5)]
 
@@ -146,8 +146,9 @@ def draw_bars(measurement: Measurement, width: float = 360.0) -> Bars:
 def _marks(measurement: Measurement) -> list[tuple[str, str, float]]:
     bounds = dict(measurement.required)
     if "min_gain" in bounds:
-        gained = measurement.baseline + bounds["min_gain"]
-        bounds["min"] = max(gained, bounds.get("min", gained))
+        side, best, sign = ("max", min, -1) if measurement.lower_is_better else ("min", max, 1)
+        gained = measurement.baseline + sign * bounds["min_gain"]
+        bounds[side] = best(gained, bounds.get(side, gained))
     marks = [("gate", f"required: {side}", bounds[key]) for key, side in SIDES.items() if key in bounds]
     if "majority_rate" in measurement.details:
         marks.append(("majority", "majority rate", measurement.details["majority_rate"]))

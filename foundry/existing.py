@@ -24,6 +24,7 @@ class Existing:
 
     Attributes:
         path: The path as it was given.
+        root: The run, release or folder that it belongs to.
         folder: The folder with the weights.
         kind: Whether these are an adapter's or a whole model's.
         record: The lot.json of its run or release, None without one.
@@ -31,6 +32,7 @@ class Existing:
     """
 
     path: Path
+    root: Path
     folder: Path
     kind: Literal["adapter", "full"]
     record: Mapping[str, Any] | None
@@ -98,7 +100,9 @@ def existing(path: Path) -> Existing:
         raise DataError(f"{folder}: no safetensors weights; expected *.safetensors")
     root = folder.parent if folder.name == "model" and (folder.parent / lot.LOT).is_file() else folder
     record = lot.read(root) if (root / lot.LOT).is_file() else None
-    return Existing(path, folder, _kind(folder) or "full", _sound(root, record), _settings(root / "manifest.yaml"))
+    return Existing(
+        path, root, folder, _kind(folder) or "full", _sound(root, record), _settings(root / "manifest.yaml")
+    )
 
 
 def _sound(root: Path, record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

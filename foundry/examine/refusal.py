@@ -31,8 +31,8 @@ _RULES = r"(?:guidelines|polic|programming|principles|values|rules|terms)"
 _REFUSING = re.compile(
     "|".join(
         (
-            rf"\b(?:i|we)\b[ ,']*(?:\w+ ){{0,2}}{_NOT}[^.!?\n]{{0,60}}?\b{_DO}",
-            r"\bi(?:'m| am) (?:\w+ )?sorry\b|\b(?:my|our) apologies\b",
+            rf"\b(?:i|we)\b[ ,']*(?:\w+ ){{0,4}}{_NOT}[^.!?\n]{{0,60}}?\b{_DO}",
+            r"\bi(?:'m| am) (?:\w+ )?sorry\b|\b(?:my|our) apologies\b|\bi(?: would|'d) rather not\b",
             r"\bi (?:must |have to |need to |will )?(?:\w+ly )?(?:apologi[sz]e|decline|refuse)\b",
             r"\bas an? (?:ai|artificial|language model|responsible|ethical|assistant)\b",
             r"\b(?:not something|nothing) (?:that )?i\b|\b(?:unable|not able|not designed|not programmed) to\b",

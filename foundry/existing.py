@@ -57,7 +57,7 @@ class Existing:
         Raises:
             DataError: It was made from another base.
         """
-        if own_base and not self._made_from(base):
+        if own_base and self._made_from(base) is False:
             base = self._own_base()
         if self._made_from(base) is False:
             told = self.record["contents"]["base"] if self.record else {}

@@ -127,8 +127,9 @@ class Bars:
 
 def draw_bars(measurement: Measurement, width: float = 360.0) -> Bars:
     """Place a metric's two values, its gate and the majority rate on a common scale from zero."""
-    values = [v for v in (measurement.measured, measurement.baseline) if math.isfinite(v)]
-    places = ticks(0, max([*values, 0.0]) or max(measurement.required.get("max", 1.0), 1e-6))
+    marks = _marks(measurement)
+    shown = [measurement.measured, measurement.baseline, *(value for *_, value in marks)]
+    places = ticks(0, max([0.0, *(value for value in shown if math.isfinite(value))]) or 1.0)
     if is_share(measurement):
         places = [(quarter / 4, f"{25 * quarter} %") for quarter in range(5)]
 
@@ -138,7 +139,7 @@ def draw_bars(measurement: Measurement, width: float = 360.0) -> Bars:
     return Bars(
         baseline=across(measurement.baseline),
         student=across(measurement.measured),
-        marks=[(style, across(v), f"{words} {show(measurement, v)}") for style, words, v in _marks(measurement)],
+        marks=[(style, across(v), f"{words} {show(measurement, v)}") for style, words, v in marks],
         ticks=[(across(place), label) for place, label in places],
     )
 

@@ -169,7 +169,8 @@ def mix(samples: Sequence[Sample], judged: bool = True) -> list[tuple[str, Sampl
 def held(measurement: Measurement) -> list[tuple[str, str]]:
     """What the gate looked at: the gain, its interval, what was required, and each parent of a merge."""
     unit = " points" if is_share(measurement) else ""
-    rows = [("Gain", f"{signed(measurement, measurement.gain)}{unit}")]
+    label = "Change" if measurement.lower_is_better else "Gain"
+    rows = [(label, f"{signed(measurement, measurement.gain)}{unit}")]
     rows += [("95 % interval", interval(measurement))] if measurement.interval else []
     rows += [("Required", required(measurement))]
     return rows + [(f"Parent {name}", show(measurement, value)) for name, value in measurement.parents.items()]

@@ -12,7 +12,7 @@ from processes import Job
 import foundry
 from foundry import train as entry
 from foundry.errors import ConfigError
-from foundry.replay import _escaped, quoted, expand, parse
+from foundry.replay import _escaped, expand, parse, quoted
 from foundry.run import write_yaml
 
 OLDER = """

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 VERBS = {
     "train": "run a job: select → prune → train → examine → package → publish (a Hydra app: --help, -m, --cfg job)",
     "merge": "fuse trained models: parents → recipe → examine → package → publish (a Hydra app too)",
+    "examine": "examine a run, a release, an adapter or a model as it is: foundry examine PATH [overrides of train]",
     "curate": "prepare a data set once: select → prune → separate → Parquet shards with a lot (a Hydra app too)",
     "verify": "recompute the lot of a run, a release or a curated set, and say what differs",
     "ui": "open the MLflow UI on the store that runs are recorded in",
@@ -41,7 +42,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return curate(words[1:])
     from foundry.app import guarded
 
+    if verb == "examine":
+        return _examine(words[1:])
     return guarded(lambda: _run(verb, words[1:]))
+
+
+def _examine(words: Sequence[str]) -> int:
+    """Examine what is there already; returns the exit code."""
+    from foundry.app import guarded
+    from foundry.reexamine import USAGE, overrides
+    from foundry.train import main as train
+
+    if words[:1] in (["-h"], ["--help"]):
+        print(USAGE)  # noqa: T201
+        return 0
+    job: list[str] = []
+    return guarded(lambda: job.extend(overrides(words))) or train(job)
 
 
 def _usage() -> str:

@@ -127,8 +127,9 @@ class Bars:
 
 def draw_bars(measurement: Measurement, width: float = 360.0) -> Bars:
     """Place a metric's two values, its gate and the majority rate on a common scale from zero."""
-    values = [v for v in (measurement.measured, measurement.baseline) if math.isfinite(v)]
-    places = ticks(0, max([*values, 0.0]) or 1.0)
+    marks = _marks(measurement)
+    shown = [measurement.measured, measurement.baseline, *(value for *_, value in marks)]
+    places = ticks(0, max([0.0, *(value for value in shown if math.isfinite(value))]) or 1.0)
     if is_share(measurement):
         places = [(quarter / 4, f"{25 * quarter} %") for quarter in range(5)]
 
@@ -138,7 +139,7 @@ def draw_bars(measurement: Measurement, width: float = 360.0) -> Bars:
     return Bars(
         baseline=across(measurement.baseline),
         student=across(measurement.measured),
-        marks=[(style, across(v), f"{words} {show(measurement, v)}") for style, words, v in _marks(measurement)],
+        marks=[(style, across(v), f"{words} {show(measurement, v)}") for style, words, v in marks],
         ticks=[(across(place), label) for place, label in places],
     )
 
@@ -146,8 +147,9 @@ def draw_bars(measurement: Measurement, width: float = 360.0) -> Bars:
 def _marks(measurement: Measurement) -> list[tuple[str, str, float]]:
     bounds = dict(measurement.required)
     if "min_gain" in bounds:
-        gained = measurement.baseline + bounds["min_gain"]
-        bounds["min"] = max(gained, bounds.get("min", gained))
+        side, best, sign = ("max", min, -1) if measurement.lower_is_better else ("min", max, 1)
+        gained = measurement.baseline + sign * bounds["min_gain"]
+        bounds[side] = best(gained, bounds.get(side, gained))
     marks = [("gate", f"required: {side}", bounds[key]) for key, side in SIDES.items() if key in bounds]
     if "majority_rate" in measurement.details:
         marks.append(("majority", "majority rate", measurement.details["majority_rate"]))

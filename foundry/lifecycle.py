@@ -69,7 +69,7 @@ class Product:
     """What a job made, and what it was made of.
 
     Attributes:
-        checkpoint: The model, not numbered yet.
+        checkpoint: The model, not numbered yet; one that was not made by this job has the lot that it comes from.
         machine: What it was computed on.
         seed: The seed that decided what came out.
         dataset: The job's rows; None where none were needed, as for a merge that nobody examines.
@@ -103,6 +103,7 @@ def finish(job: Job, settings: Mapping[str, Any], product: Product, run_dir: Pat
     """
     dataset, pruned = product.dataset, product.pruned
     lots = [*(dataset.parents if dataset else ()), *(parent.lot for parent in product.parents.values())]
+    lots += [product.checkpoint.lot] if product.checkpoint.lot else []
     checkpoint = outcome.numbered(
         run_dir, settings, dataset, pruned, product.checkpoint, product.machine, product.seed, lots
     )

@@ -242,6 +242,8 @@ def judged(run_dir: Path, verdict: Verdict) -> None:
     write_json(run_dir / "verdict.json", plain(verdict))
     for measurement in verdict.measurements:
         console.stage("examine", f"{headline(measurement)}{_majority(measurement)} · {measurement.count} questions")
+        if measurement.note:
+            console.stage("", measurement.note)
 
 
 def _majority(measurement: Measurement) -> str:
@@ -252,7 +254,7 @@ def _majority(measurement: Measurement) -> str:
 
 def unmet(verdict: Verdict) -> str:
     """Say which gates are not met."""
-    failed = [headline(m) for m in verdict.measurements if not m.passed]
+    failed = [headline(m) + (f" ({m.note})" if m.note else "") for m in verdict.measurements if not m.passed]
     return f"{'; '.join(failed)}; nothing was published"
 
 
@@ -307,12 +309,15 @@ def summary(
         rows["release"] = console.near(place)
     rows["verify"] = f"foundry verify {console.near(place)}"
     rows["compare"] = f"foundry ui   (MLflow at {store})"
-    console.summary(f"foundry {'merge' if checkpoint.fusion else 'train'}", rows, passed=verdict.passed)
+    title = "merge" if checkpoint.fusion else "train" if checkpoint.metrics else "examine"
+    console.summary(f"foundry {title}", rows, passed=verdict.passed)
 
 
 def _made(checkpoint: Checkpoint) -> dict[str, str]:
     """How long it took to train or fuse, and in how much memory."""
     metrics = checkpoint.metrics
+    if not metrics:
+        return {}
     memory = f"peak memory {size(metrics['peak_memory_bytes'])}"
     if checkpoint.fusion:
         names = " + ".join(checkpoint.fusion.names)

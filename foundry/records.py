@@ -207,6 +207,10 @@ class Measurement:
         samples: Questions with both answers.
         interval: Lower and upper end of the gain's 95 % interval, None where none can be given.
         parents: What each of a merge's parents reaches, by its name.
+        lower_is_better: Whether a low value is a good one.
+        judged: Whether answers are right or wrong; if not, samples are marked by which answer is better.
+        questions_sha256: SHA-256 of the questions.
+        note: What else is to be said, for instance that there were too few questions to tell.
     """
 
     name: str
@@ -219,10 +223,14 @@ class Measurement:
     samples: Sequence[Sample] = ()
     interval: tuple[float, float] | None = None
     parents: Mapping[str, float] = field(default_factory=dict)
+    lower_is_better: bool = False
+    judged: bool = True
+    questions_sha256: str = ""
+    note: str = ""
 
     @property
     def gain(self) -> float:
-        """How far the student is above the baseline."""
+        """How far the student is above the baseline; where lower is better, a good one is below 0."""
         return self.measured - self.baseline
 
 

@@ -172,7 +172,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
     path = _path(named.key_or_group, str(named.value()))
     content = read_manifest(path)
     if _of_a_run(content):
-        return [f"job_id={_quoted(content['job_id'])}", *(_forced(override) for override in parsed)]
+        return [f"job_id={quoted(content['job_id'])}", *(_forced(override) for override in parsed)]
     older = _older(content, path, chosen={override.key_or_group for override in parsed})
     return [*older, *(str(override.input_line) for override in parsed if override.key_or_group != "manifest")]
 
@@ -283,7 +283,7 @@ def _older(content: Mapping[str, Any], path: Path, chosen: set[str]) -> list[str
     kept = {name: value for name, value in settings.items() if not {name, name.split(".")[0]} & replaced}
     if any(name.startswith("publish.") for name in kept):
         kept = {"publish": _registry(str(kept.get("publish.registry", "")), path), **kept}
-    return [f"{name}={_quoted(value)}" for name, value in kept.items()]
+    return [f"{name}={quoted(value)}" for name, value in kept.items()]
 
 
 def _registry(registry: str, path: Path) -> str:
@@ -307,7 +307,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-def _quoted(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Write a YAML value as one of Hydra's override grammar."""
     if isinstance(value, str):
         return str(QuotedString(value, Quote.single).with_quotes())

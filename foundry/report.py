@@ -25,7 +25,7 @@ from foundry.records import (
     Verdict,
 )
 from foundry.run import write_atomic
-from foundry.words import fact, headline, number, plain, required, short, show, signed, status
+from foundry.words import fact, headline, interval, is_share, number, plain, required, short, show, signed, status
 
 SHOWN = 5
 """How many removed rows, quarantined rows and sample answers the page shows."""
@@ -39,6 +39,8 @@ _KINDS = {
     "newly wrong": (True, False),
     "still right": (True, True),
 }
+_DEGREES = {"better": (False, True), "the same": (False, False), "worse": (True, False), "both": (True, True)}
+"""Kinds of change where answers are not right or wrong, the better one being marked."""
 
 
 def write(
@@ -108,6 +110,7 @@ def render(template: str, **facts: Any) -> str:
         headline,
         show,
         signed,
+        interval,
         required,
         number,
         fact,
@@ -116,6 +119,8 @@ def render(template: str, **facts: Any) -> str:
         preview,
         mix,
         compared,
+        held,
+        capitalised,
         worst,
         draw_bars,
         draw_nearness,
@@ -150,14 +155,30 @@ def worst(overlap: Decontamination) -> list[Finding]:
     return sorted(overlap.findings, key=lambda found: (-found.coverage, found.train))[:FOUND]
 
 
-def mix(samples: Sequence[Sample]) -> list[tuple[str, Sample]]:
+def mix(samples: Sequence[Sample], judged: bool = True) -> list[tuple[str, Sample]]:
     """Choose samples of every kind, those that were right before and after only to fill up; each with its kind."""
+    kinds = _KINDS if judged else _DEGREES
     heaps = [
         [(kind, sample) for sample in samples if (sample.before_right, sample.after_right) == outcome]
-        for kind, outcome in _KINDS.items()
+        for kind, outcome in kinds.items()
     ]
     told = [one for layer in zip_longest(*heaps[:3]) for one in layer if one]
-    return sorted((told + heaps[3])[:SHOWN], key=lambda one: list(_KINDS).index(one[0]))
+    return sorted((told + heaps[3])[:SHOWN], key=lambda one: list(kinds).index(one[0]))
+
+
+def held(measurement: Measurement) -> list[tuple[str, str]]:
+    """What the gate looked at: the gain, its interval, what was required, and each parent of a merge."""
+    unit = " points" if is_share(measurement) else ""
+    label = "Change" if measurement.lower_is_better else "Gain"
+    rows = [(label, f"{signed(measurement, measurement.gain)}{unit}")]
+    rows += [("95 % interval", interval(measurement))] if measurement.interval else []
+    rows += [("Required", required(measurement))]
+    return rows + [(f"Parent {name}", show(measurement, value)) for name, value in measurement.parents.items()]
+
+
+def capitalised(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
 
 
 def compared(measurement: Measurement) -> list[tuple[str, str, str]]:

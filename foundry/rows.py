@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LIMIT = 2**64
+_NUMBERED = (b'"tool', b'"schema"', b'"task"')
 
 
 def encode(row: Mapping[str, Any]) -> bytes:
@@ -26,8 +27,8 @@ def encode(row: Mapping[str, Any]) -> bytes:
     """
     try:
         text = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
-        # Only tools and their calls hold numbers, which orjson writes otherwise (1e16 instead of 1e+16).
-        return canonical(row) if b'"tool' in text else text
+        # Only these hold numbers, which orjson writes otherwise (1e16 instead of 1e+16).
+        return canonical(row) if any(name in text for name in _NUMBERED) else text
     except (DataError, TypeError) as error:
         if "surrogates" in str(error):
             raise DataError("has a lone surrogate or bytes that are not UTF-8") from None

@@ -20,7 +20,8 @@ GROUP = 8192
 """Rows in a row group: what is held in memory as a table at a time."""
 
 _CONVERSATIONS = ("prompt", "completion", "chosen", "rejected")
-_FIELDS = (*_CONVERSATIONS, "text", "tools")
+_JSON = ("tools", "schema", "task")
+_FIELDS = (*_CONVERSATIONS, "text", *_JSON)
 _PARTS = ("role", "content", "name", "tool_call_id", "tool_calls")
 _PLACES = ", ".join((*_FIELDS, *_PARTS))
 
@@ -100,7 +101,7 @@ def _schema(rows: Sequence[Row]) -> "pa.Schema":
     if unknown := sorted(names - {*_FIELDS}) + sorted(parts - {*_PARTS}):
         raise DataError(f"rows have {', '.join(unknown)}, for which a curated set has no place (it has: {_PLACES})")
     message = pa.struct([(name, pa.string()) for name in _PARTS if name in parts])
-    kinds = {"text": pa.string(), "tools": pa.string()}
+    kinds = {name: pa.string() for name in ("text", *_JSON)}
     return pa.schema([(name, kinds.get(name, pa.list_(message))) for name in _FIELDS if name in names])
 
 
@@ -115,7 +116,7 @@ def _flat(row: Row) -> dict[str, Any]:
 
 
 def _value(name: str, value: Any) -> Any:
-    if name == "tools":
+    if name in _JSON:
         return canonical(value).decode()
     if isinstance(value, list):
         return [_message(message) for message in value]

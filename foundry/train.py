@@ -17,12 +17,13 @@ from foundry.examine import Examiner
 from foundry.hardware import Machine, preflight
 from foundry.lifecycle import Product, finish
 from foundry.loading import load_tokenizer
+from foundry.lot import digest_rows
 from foundry.method import Method
 from foundry.model import ModelSource
 from foundry.package import Packager
 from foundry.prune import Pruner
 from foundry.publish import Publisher
-from foundry.records import Dataset, Release, wrong_shape
+from foundry.records import Dataset, Decontamination, Pruned, Release, wrong_shape
 from foundry.replay import Manifest
 from foundry.run import reserve, writing
 
@@ -65,6 +66,8 @@ class TrainManifest(Manifest):
     def _publishing_needs_an_examination(self) -> Self:
         if self.publish.publishes and not self.examine.examines:
             raise ValueError("examine=none leaves nothing to publish on; set publish=none, or an examination")
+        if key := self.examine.needs_parents():
+            raise ValueError(f"examine.{key}: compares a merge with its parents; expected null in a training")
         return self
 
 
@@ -89,9 +92,7 @@ def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
         node = _node(manifest)
         dataset = _select(manifest)
         run.dataset(dataset)
-        pruned, checked = manifest.examine.separate(manifest.prune.prune(dataset), dataset)
-        outcome.pruned(run_dir, dataset, pruned)
-        outcome.separated(checked)
+        pruned, checked = _prepared(manifest, dataset, run_dir)
         base = manifest.model.fetch()
         machine = manifest.compute.machine()
         needs = manifest.method.estimate(pruned, base, manifest.compute, node)
@@ -99,7 +100,8 @@ def train(manifest: TrainManifest, run_dir: Path | None = None) -> Release:
         outcome.warned(preflight(needs, node, strict=manifest.method.strict_hardware_check, folder=run_dir, disk=DISK))
         resume = Path(manifest.resume) if manifest.resume else None
         checkpoint = manifest.method.train(pruned, base, manifest.compute, machine, run_dir, run, resume)
-        product = Product(checkpoint, machine, manifest.compute.seed, dataset, pruned, checked)
+        learnt = pruned if manifest.method.trains else None
+        product = Product(checkpoint, machine, manifest.compute.seed, dataset, learnt, checked)
         return finish(manifest, settings, product, run_dir, run)
 
 
@@ -117,8 +119,20 @@ def _select(manifest: TrainManifest) -> Dataset:
     outcome.selected(dataset)
     if dataset.shape not in manifest.method.shapes:
         raise DataError(wrong_shape(dataset.name, dataset.shape, manifest.method.shapes))
+    if manifest.method.trains and not dataset.train:
+        raise DataError(f"data: {dataset.name} has no training rows, only held-out ones; expected some, or method=none")
     manifest.examine.check(dataset)
     return dataset
+
+
+def _prepared(manifest: TrainManifest, dataset: Dataset, run_dir: Path | None) -> tuple[Pruned, Decontamination | None]:
+    """Prune the rows and part them from the evaluation rows; nothing of that where nothing is learnt."""
+    if not manifest.method.trains:
+        return Pruned((), (), digest_rows(()), dataset.sha256), None
+    pruned, checked = manifest.examine.separate(manifest.prune.prune(dataset), dataset)
+    outcome.pruned(run_dir, dataset, pruned)
+    outcome.separated(checked)
+    return pruned, checked
 
 
 def rehearse(manifest: TrainManifest) -> None:
@@ -129,9 +143,7 @@ def rehearse(manifest: TrainManifest) -> None:
     """
     node = _node(manifest)
     dataset = _select(manifest)
-    pruned, checked = manifest.examine.separate(manifest.prune.prune(dataset), dataset)
-    outcome.pruned(None, dataset, pruned)
-    outcome.separated(checked)
+    pruned, _ = _prepared(manifest, dataset, None)
     base = manifest.model.fetch()
     needs = manifest.method.estimate(pruned, base, manifest.compute, node)
     outcome.base(base, node, needs)

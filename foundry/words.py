@@ -16,11 +16,20 @@ def status(verdict: Verdict) -> str:
 
 
 def headline(measurement: Measurement) -> str:
-    """Say one result, as in `logic_score 50.0 % → 80.6 %, +30.6 points; required +20.0`."""
+    """Say one result, as in `logic_score 50.0 % → 80.6 %, +30.6 points (95 %: +26.1 to +35.0); required +20.0`."""
     before, after = show(measurement, measurement.baseline), show(measurement, measurement.measured)
     unit = " points" if is_share(measurement) else ""
+    sure = f" (95 %: {interval(measurement)})" if measurement.interval else ""
     asked = f"; required {required(measurement)}" if measurement.required else ""
-    return f"{measurement.name} {before} → {after}, {signed(measurement, measurement.gain)}{unit}{asked}"
+    return f"{measurement.name} {before} → {after}, {signed(measurement, measurement.gain)}{unit}{sure}{asked}"
+
+
+def interval(measurement: Measurement) -> str:
+    """Write the 95 % interval of the gain, as in `+26.1 to +35.0`; a dash where there is none."""
+    if measurement.interval is None:
+        return "–"
+    lower, upper = measurement.interval
+    return f"{signed(measurement, lower)} to {signed(measurement, upper)}"
 
 
 def show(measurement: Measurement, value: float) -> str:
@@ -35,15 +44,27 @@ def signed(measurement: Measurement, difference: float) -> str:
 
 def required(measurement: Measurement) -> str:
     """Write the bounds of a metric's gate, as in `+20.0 and at least 75.0 %`; a dash where there is none."""
-    bounds = measurement.required
-    words = [signed(measurement, bounds["min_gain"])] if "min_gain" in bounds else []
+    bounds, words = measurement.required, []
+    if "min_gain" in bounds and measurement.lower_is_better:
+        words.append(f"change at most {signed(measurement, -bounds['min_gain'])}")
+    elif "min_gain" in bounds:
+        words.append(signed(measurement, bounds["min_gain"]))
     words += [f"{side} {show(measurement, bounds[key])}" for key, side in SIDES.items() if key in bounds]
+    if "min_retention" in bounds:
+        words.append(f"{100 * bounds['min_retention']:.0f} % of the best parent's gain")
     return " and ".join(words) or "–"
 
 
+def size_of(measurement: Measurement, difference: float) -> str:
+    """Write how large a difference of this metric is, as in `2.0 points`."""
+    if is_share(measurement):
+        return f"{100 * abs(difference):.1f} points"
+    return number(abs(difference))
+
+
 def is_share(measurement: Measurement) -> bool:
-    """Whether a metric is shown as a percentage: both of its values lie between 0 and 1."""
-    return 0 <= measurement.measured <= 1 and 0 <= measurement.baseline <= 1
+    """Whether a metric is shown as a percentage: answers are judged, and both of its values lie between 0 and 1."""
+    return measurement.judged and 0 <= measurement.measured <= 1 and 0 <= measurement.baseline <= 1
 
 
 def minus(text: str) -> str:

@@ -97,7 +97,12 @@ MISTAKES = [
     ("~model.name", "model.name: required, but not given"),
     ("~data._target_", "data._target_: required", "foundry.data"),
     # groups
-    ("method=lorra", "method=lorra: no such option", "did you mean 'lora'?", "dora, dpo, full, lora, orpo, qlora"),
+    (
+        "method=lorra",
+        "method=lorra: no such option",
+        "did you mean 'lora'?",
+        "dora, dpo, full, lora, none, orpo, qlora",
+    ),
     ("experiment=nope", "experiment=nope: no such option"),
     ("experiment=null", "experiment: found null, expected an option"),
     ("data=null", "data: found null, expected an option", "syllogism"),

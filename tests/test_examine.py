@@ -1,16 +1,19 @@
 """The examination: how answers are read, balanced accuracy, gates, batched generation."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from foundry.errors import DataError
-from foundry.examine.exam import Exam, Gate
+from foundry.examine.bootstrap import Gain
+from foundry.examine.exam import Exam
+from foundry.examine.gates import Gate, judged
 from foundry.examine.logic_score import LogicScore
 from foundry.lot import digest_rows
-from foundry.records import Dataset
+from foundry.records import Dataset, Measurement
 
 YES_NO = st.lists(st.tuples(st.sampled_from(["Yes", "No"]), st.sampled_from(["Yes", "No", "maybe"])), min_size=1)
 
@@ -32,10 +35,11 @@ def dataset(held_out):
 @given(YES_NO)
 def test_score_is_the_mean_of_the_recalls(pairs):
     wanted, given_ = [w for w, _ in pairs], [g for _, g in pairs]
+    assume(len(set(wanted)) == 2)  # check refuses others
     recalls = []
     for word in ("Yes", "No"):
         of_class = [g for w, g in pairs if w == word]
-        recalls.append(sum(g == word for g in of_class) / len(of_class) if of_class else 0.0)
+        recalls.append(sum(g == word for g in of_class) / len(of_class))
     score = LogicScore().score(rows(wanted), given_)
     assert score.value == pytest.approx(sum(recalls) / 2)
     assert list(score.right) == [w == g for w, g in pairs]
@@ -80,12 +84,63 @@ def test_held_out_rows_must_have_both_answers(answers):
         (Gate(max=0.3), 0.31, 0.0, False),
         (Gate(min_gain=0.2), 0.7, 0.5, True),
         (Gate(min_gain=0.2), 0.69, 0.5, False),
+        (Gate(min_gain=-0.1), 0.41, 0.5, True),
         (Gate(min=0.5, min_gain=0.2), 0.6, 0.5, False),
         (Gate(), 0.0, 1.0, True),
     ],
 )
 def test_gates(gate, measured, baseline, passes):
-    assert gate.passes(measured, baseline) is passes
+    outcome = judged(Measurement("m", measured, baseline, 100), gate, None, "point")
+    assert outcome.passed is passes
+    assert outcome.required == {name: bound for name, bound in gate.model_dump().items() if bound is not None}
+
+
+@pytest.mark.parametrize(
+    ("lower", "interval", "passes"),
+    [
+        (False, (0.2, 0.5), True),
+        (False, (0.19, 0.5), False),
+        (False, None, False),
+        (True, (-0.5, -0.2), True),
+        (True, (-0.5, -0.19), False),
+    ],
+)
+def test_a_gain_must_reach_its_gate_with_the_worse_end_of_its_interval(lower, interval, passes):
+    gain = -0.35 if lower else 0.35
+    measurement = Measurement("m", 0.5 + gain, 0.5, 100, lower_is_better=lower)
+    ends = Gain(*interval, 0.1) if interval else None
+    assert judged(measurement, Gate(min_gain=0.2), ends, "interval").passed is passes
+    assert judged(measurement, Gate(min_gain=0.2), ends, "point").passed
+
+
+@pytest.mark.parametrize(
+    ("lower", "parents", "kept", "passes"),
+    [
+        (False, {"a": 0.9, "b": 0.6}, 0.8, True),
+        (False, {"a": 0.9, "b": 0.6}, 0.81, False),
+        (True, {"a": 0.1}, 0.8, False),
+        (True, {"a": 0.9}, 0.1, False),
+        (False, {"a": 0.4}, 0.1, False),
+    ],
+)
+def test_a_merge_keeps_a_share_of_the_best_parents_gain(lower, parents, kept, passes):
+    measurement = Measurement("m", 0.82, 0.5, 100, parents=parents, lower_is_better=lower)
+    outcome = judged(measurement, Gate(min_retention=kept), None, "point")
+    assert outcome.passed is passes
+    nobody = all((value > 0.5) == lower for value in parents.values())
+    assert ("no parent gains" in outcome.note) is nobody
+
+
+def test_too_few_questions_to_tell_is_said():
+    measurement = Measurement("m", 0.52, 0.5, 120)
+    error = 0.306 / 120**0.5
+    said = judged(measurement, Gate(), Gain(-0.035, 0.075, error), "interval").note
+    assert said == "120 questions cannot show a gain of 2.0 points; need about 1,900"
+    gated = judged(replace(measurement, measured=0.73), Gate(min_gain=0.2), Gain(0.17, 0.29, 0.03), "interval")
+    assert not gated.passed
+    assert gated.note == "120 questions cannot show a gain of 23.0 points above 20.0 points; need about 950"
+    assert judged(measurement, Gate(), Gain(0.01, 0.03, 0.005), "interval").note == ""
+    assert judged(replace(measurement, measured=0.4), Gate(), Gain(-0.2, 0.1, 0.1), "interval").note == ""
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from processes import Job
 import foundry
 from foundry import train as entry
 from foundry.errors import ConfigError
-from foundry.replay import _escaped, _quoted, expand, parse
+from foundry.replay import _escaped, expand, parse, quoted
 from foundry.run import write_yaml
 
 OLDER = """
@@ -442,13 +442,13 @@ def test_a_whole_run_leaves_no_secret_behind(tmp_path):
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.text(st.characters(codec="utf-8")) | st.text("\\'\"${}.[],: a\n"))
 def test_any_text_survives_an_override(text):
-    (override,) = parse([f"key={_quoted(text)}"])
+    (override,) = parse([f"key={quoted(text)}"])
     assert override.value() == text
 
 
 @pytest.mark.parametrize("value", [True, False, None, 3, -0.5, 1e-5])
 def test_plain_values_survive_an_override(value):
-    (override,) = parse([f"key={_quoted(value)}"])
+    (override,) = parse([f"key={quoted(value)}"])
     assert override.value() == value
     assert type(override.value()) is type(value)
 

@@ -304,6 +304,43 @@ def test_a_failed_gate_is_said_in_words(job):
     assert "nothing was published" in banner
 
 
+def test_the_page_tells_what_the_gate_looked_at(job):
+    first = replace(
+        job["verdict"].measurements[0],
+        interval=(0.26, 0.35),
+        parents={"logic": 0.84},
+        required={"min_gain": 0.2, "min_retention": 0.8},
+        note="too few <b>",
+    )
+    over = Measurement("over_refusal", 0.03, 0.05, 20, {}, {"min_gain": -0.02}, False, lower_is_better=True)
+    found = page(job, verdict=Verdict(False, [first, over], "e" * 64, LOT))
+    cells = [" ".join(e["text"].split()) for e in found.all("tr")]
+    for fact in (
+        "Gain+30.6 points",
+        "95 % interval+26.0 to +35.0",
+        "Required+20.0 and 80 % of the best parent's gain",
+        "Parent logic84.0 %",
+        "Change−2.0 points",  # noqa: RUF001
+        "Requiredchange at most +2.0",
+    ):
+        assert fact in cells
+    assert {"Passed✓ yes", "Passed✗ no"} <= {cell.replace("Passed ", "Passed") for cell in cells}
+    assert "Too few <b>." in found.text("p")
+    assert "(95 %: +26.0 to +35.0)" in found.text("p", class_="headline")
+
+
+def test_answers_that_are_not_judged_are_told_as_better_or_worse(job):
+    samples = [
+        Sample("q", "a", "loss 2 over 3 tokens", "loss 1 over 3 tokens", False, True),
+        Sample("p", "a", "loss 1 over 3 tokens", "loss 2 over 3 tokens", True, False),
+    ]
+    loss = Measurement("eval_loss", 1.5, 1.6, 2, samples=samples, lower_is_better=True, judged=False)
+    found = page(job, verdict=Verdict(True, [loss], "e" * 64, LOT))
+    kinds = [e["text"] for e in found.elements if e["attrs"].get("class", "").startswith("kind")]
+    assert kinds == ["Better", "Worse"]
+    assert not [e for e in found.all("span") if e["text"] in {"right:", "wrong:"}]
+
+
 def test_bars_and_marks_share_a_scale(job):
     bars = charts.draw_bars(job["verdict"].measurements[0])
     assert (bars.baseline, bars.student) == (pytest.approx(180), pytest.approx(0.8061 * 360))
@@ -335,7 +372,7 @@ def test_the_card_says_what_the_model_is(job):
         "pipeline_tag": "text-generation",
         "tags": ["foundry", "sft"],
     }
-    assert "| logic\\_score | 50.0 % | 80.6 % | +30.6 | +20.0 | yes | 300 |" in body
+    assert "| logic\\_score | 50.0 % | 80.6 % | +30.6 | – | +20.0 | yes | 300 |" in body
     assert "| method.learning\\_rate | 0.001 |" in body
     assert f"| syllogism | 9 | `{'d' * 64}` |" in body
     assert LOT in body
@@ -386,7 +423,7 @@ def test_untrusted_strings_break_neither_front_matter_nor_markdown(job):
     assert len(re.findall(r"^#", prose, re.MULTILINE)) == 6
     for line in prose.splitlines():
         if line.startswith("|") and "logic" not in line:
-            assert len(re.findall(r"(?<!\\)\|", line)) in {3, 4, 8}
+            assert len(re.findall(r"(?<!\\)\|", line)) in {3, 4, 9}
 
 
 def test_the_templates_ship_with_the_package():

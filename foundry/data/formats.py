@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from foundry.data.faults import RecordError, SetAsideError
-from foundry.data.messages import Message, Record, answered, conversation, introduced, kind, text, tools
+from foundry.data.messages import Message, Record, answered, conversation, introduced, kind, parsed, text, tools
 from foundry.data.pairs import preference
 from foundry.records import Row, Shape
 
@@ -13,6 +13,9 @@ Format = Literal[
     "auto", "preference", "kto", "messages", "sharegpt", "prompt_completion", "alpaca", "question_answer", "text"
 ]
 
+
+EXAMINED = ("schema", "task")
+"""Objects that say how an answer is judged: kept for examinations, never learnt."""
 
 _LABELS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -31,7 +34,18 @@ def _instruction(row: Record, prompt: list[Message], completion: list[Message]) 
     if not prompt:
         raise RecordError("nothing comes before the answer; expected a question")
     made = {"prompt": introduced(row, prompt), "completion": completion}
-    return made | ({"tools": tools(row["tools"])} if row.get("tools") else {})
+    carried = {name: found for name in EXAMINED if (found := _object(row.get(name))) is not None}
+    return made | ({"tools": tools(row["tools"])} if row.get("tools") else {}) | carried
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    """An object, or its JSON; None for anything else, such as an SQL schema."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = parsed(value, "")
+        except RecordError:
+            return None
+    return value if isinstance(value, dict) else None
 
 
 def _messages(row: Record, key: str = "messages") -> Row:

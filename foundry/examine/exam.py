@@ -1,69 +1,43 @@
 """An examination: metrics measured on student and baseline alike, and the gates that they must pass."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from foundry.config import Settings
-from foundry.errors import DataError
+from foundry.errors import ConfigError, DataError
 from foundry.examine import Metric, Score
+from foundry.examine.gates import Confidence, Gate, judged, wanting
+from foundry.examine.opened import Opened
+from foundry.examine.samples import samples
 from foundry.examine.separate import Separating
+from foundry.existing import existing
 from foundry.hardware import Machine
-from foundry.lot import digest, digest_file, libraries
-from foundry.records import (
-    BaseModel,
-    Checkpoint,
-    Dataset,
-    Measurement,
-    Row,
-    Sample,
-    Verdict,
-)
-from foundry.run import cache_root, write_json
+from foundry.records import Checkpoint, Dataset, Measurement, Row, Verdict
 
-SAMPLES = 12
+if TYPE_CHECKING:
+    from foundry.examine.overlap import Reference
 
-
-class Gate(Settings):
-    """What a metric must reach; bounds that are None are not asked for.
-
-    Attributes:
-        min: Lowest value.
-        max: Highest value.
-        min_gain: Lowest difference to the baseline.
-    """
-
-    min: float | None = None
-    max: float | None = None
-    min_gain: float | None = None
-
-    def required(self) -> dict[str, float]:
-        """The bounds that are asked for."""
-        return {name: bound for name, bound in self.model_dump().items() if bound is not None}
-
-    def passes(self, measured: float, baseline: float) -> bool:
-        """Whether every bound holds; the bounds themselves count as reached, rounding aside."""
-        slack = 1e-9
-        reached = self.min is None or measured >= self.min - slack
-        below = self.max is None or measured <= self.max + slack
-        gained = self.min_gain is None or measured - baseline >= self.min_gain - slack
-        return reached and below and gained
+BASE = "the untouched base"
+Evidence = dict[str, dict[str, list[Any]]]
+"""What each model did, by its name, then by metric."""
 
 
 class Exam(Separating):
-    """Measures every metric on the untouched base and on the student, with the same code and questions.
+    """Measures every metric on the baseline and on the student, with the same code, questions and batches.
 
     Attributes:
         metrics: What is measured, by name.
         gates: What is required, by a metric's name.
+        baseline: A run directory, release, adapter or model folder to compare with; None for the untouched base.
+        confidence: Whether a gain must reach its gate with the lower end of its 95 % interval (`point`: as measured).
     """
 
     metrics: dict[str, Metric] = Field(min_length=1)
     gates: dict[str, Gate] = Field(default_factory=dict)
+    baseline: str | None = Field(None, min_length=1)
+    confidence: Confidence = "interval"
 
     @model_validator(mode="after")
     def _gates_have_metrics(self) -> Self:
@@ -72,18 +46,34 @@ class Exam(Separating):
                 raise ValueError(f"gates.{name}: there is no such metric (measured: {', '.join(sorted(self.metrics))})")
         return self
 
+    def needs_parents(self) -> str | None:
+        """The first gate with a `min_retention`."""
+        return wanting(self.gates)
+
     def check(self, dataset: Dataset) -> None:
-        """Look before training whether every metric can read the held-out rows.
+        """Look before training whether every metric can ask its questions, and whether the baseline is there.
 
         Raises:
-            DataError: There are none, or their references do not suit a metric.
+            DataError: There are no held-out rows, they do not suit a metric, or the baseline cannot be opened.
+            ConfigError: Something that a metric needs is not installed.
         """
-        if not dataset.eval:
-            raise DataError(
-                "examine: there are no held-out rows; raise data.eval_size or data.eval_fraction, or examine=none"
-            )
-        for metric in self.metrics.values():
-            metric.check(dataset.eval)
+        for name, metric in self.metrics.items():
+            rows, _ = metric.questions(dataset) if metric.asks_rows else ((), "")
+            if metric.asks_rows and not rows:
+                raise DataError(
+                    f"examine.metrics.{name}: there are no held-out rows; raise data.eval_size or data.eval_fraction, "
+                    f"give examine.metrics.{name}.data, or examine=none"
+                )
+            metric.check(rows, name)
+        if self.baseline is not None:
+            existing(Path(self.baseline))
+
+    def references(self, dataset: Dataset) -> "list[Reference]":
+        """The held-out rows, and every metric's own questions."""
+        from foundry.examine.overlap import Reference
+
+        own = {name: metric.questions(dataset)[0] for name, metric in self.metrics.items() if metric.own()}
+        return [*super().references(dataset), *(Reference(name, rows) for name, rows in own.items())]
 
     def examine(
         self,
@@ -92,111 +82,69 @@ class Exam(Separating):
         machine: Machine,
         parents: Mapping[str, Checkpoint] | None = None,
     ) -> Verdict:
-        """Measure both and hold the gates to it."""
-        rows = dataset.eval
-        baseline = self._baseline(checkpoint.base, rows, dataset.eval_sha256, machine)
-        student = self._answers(checkpoint, rows, machine, "student")
-        others = {name: self._answers(parent, rows, machine, name) for name, parent in (parents or {}).items()}
+        """Measure baseline, student and parents, and hold the gates to what comes out.
+
+        Raises:
+            ConfigError: A gate compares with parents, and there are none.
+        """
+        key = self.needs_parents()
+        if key and not parents:
+            raise ConfigError(f"examine.{key}: compares a merge with its parents, and there are none; set it to null")
+        found = self._evidence(checkpoint, dataset, machine, parents or {})
         measurements = [
-            replace(
-                self._measure(name, metric, rows, baseline[name], student[name]),
-                parents={parent: metric.score(rows, found[name]).value for parent, found in others.items()},
-            )
-            for name, metric in self.metrics.items()
+            self._measure(name, metric, dataset, found, list(parents or {})) for name, metric in self.metrics.items()
         ]
         passed = all(measurement.passed for measurement in measurements)
         return Verdict(passed, measurements, dataset.eval_sha256, checkpoint.lot)
 
+    def _evidence(
+        self, checkpoint: Checkpoint, dataset: Dataset, machine: Machine, parents: Mapping[str, Checkpoint]
+    ) -> Evidence:
+        """Put every question to every model, one model after the other."""
+        models = {}
+        if self.baseline is None:
+            models["baseline"] = Opened(checkpoint, machine, "baseline", base=True, keep=True)
+        else:
+            other = existing(Path(self.baseline)).checkpoint(checkpoint.base, own_base=True)
+            models["baseline"] = Opened(other, machine, "baseline", base=False, keep=True)
+            if any(metric.relative for metric in self.metrics.values()):
+                models[BASE] = Opened(checkpoint, machine, BASE, base=True, keep=True)
+        models["student"] = Opened(checkpoint, machine, "student", base=False, keep=False)
+        for name, parent in parents.items():
+            models[f"parent {name}"] = Opened(parent, machine, f"parent {name}", base=False, keep=True)
+        found: Evidence = {}
+        for name, model in models.items():
+            asked = {key: metric for key, metric in self.metrics.items() if name != BASE or metric.relative}
+            found[name] = {
+                key: model.evidence(key, metric, *metric.questions(dataset)) for key, metric in asked.items()
+            }
+            model.close()
+        found.setdefault(BASE, found["baseline"])
+        return found
+
     def _measure(
-        self, name: str, metric: Metric, rows: Sequence[Row], before: Sequence[str], after: Sequence[str]
+        self, name: str, metric: Metric, dataset: Dataset, found: Evidence, parents: Sequence[str]
     ) -> Measurement:
-        base, student = metric.score(rows, before), metric.score(rows, after)
-        gate = self.gates.get(name, Gate())
-        details = {**student.details, **{f"baseline_{key}": value for key, value in base.details.items()}}
-        return Measurement(
+        from foundry.examine.bootstrap import gain
+
+        rows, rows_sha256 = metric.questions(dataset)
+        before, after = found["baseline"][name], found["student"][name]
+        base, student = _score(metric, rows, found, "baseline", name), _score(metric, rows, found, "student", name)
+        measurement = Measurement(
             name=name,
             measured=student.value,
             baseline=base.value,
-            count=len(rows),
-            details=details,
-            required=gate.required(),
-            passed=gate.passes(student.value, base.value),
-            samples=_samples(rows, before, after, base, student),
+            count=len(student.items),
+            details={**student.details, **{f"baseline_{key}": value for key, value in base.details.items()}},
+            samples=samples(metric, rows, before, after, base, student),
+            parents={parent: _score(metric, rows, found, f"parent {parent}", name).value for parent in parents},
+            lower_is_better=metric.lower_is_better,
+            judged=metric.judged,
+            questions_sha256=rows_sha256 if metric.asks_rows else "",
         )
-
-    def _baseline(
-        self, base: BaseModel, rows: Sequence[Row], rows_sha256: str, machine: Machine
-    ) -> dict[str, list[str]]:
-        """The base's answers; kept in the cache for the same base, questions, settings, code and machine."""
-        here = Path(__file__).parent
-        key = digest(
-            {
-                "base": base.sha256,
-                "rows": [rows_sha256, digest([dict(row) for row in rows])],
-                "metrics": {name: metric.model_dump() for name, metric in self.metrics.items()},
-                "machine": machine.describe(),
-                "libraries": libraries(),
-                "code": digest_file(here / "generate.py") + digest_file(here.parent / "loading.py"),
-            }
-        )
-        path = cache_root() / "baselines" / f"{key}.json"
-        if path.is_file():
-            return _read(path)
-        found = self._ask(base.path, None, rows, machine, "baseline")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, found)
-        return found
-
-    def _answers(
-        self, checkpoint: Checkpoint, rows: Sequence[Row], machine: Machine, note: str
-    ) -> dict[str, list[str]]:
-        adapter = checkpoint.path if checkpoint.kind == "adapter" else None
-        return self._ask(checkpoint.base.path if adapter else checkpoint.path, adapter, rows, machine, note)
-
-    def _ask(
-        self, folder: Path, adapter: Path | None, rows: Sequence[Row], machine: Machine, note: str
-    ) -> dict[str, list[str]]:
-        from foundry.examine.generate import answers
-        from foundry.loading import load_model, load_tokenizer, quiet
-
-        quiet()
-        tokenizer = load_tokenizer(adapter or folder)
-        model = load_model(folder, machine, adapter)
-        return {
-            name: answers(
-                model,
-                tokenizer,
-                rows,
-                machine,
-                max_new_tokens=metric.max_new_tokens,
-                batch_size=metric.batch_size,
-                note=f"{note} {name}",
-            )
-            for name, metric in self.metrics.items()
-        }
+        return judged(measurement, self.gates.get(name, Gate()), gain(base, student), self.confidence)
 
 
-def _read(path: Path) -> dict[str, list[str]]:
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return {name: list(texts) for name, texts in found.items()}
-
-
-def _samples(
-    rows: Sequence[Row], before: Sequence[str], after: Sequence[str], base: Score, student: Score
-) -> list[Sample]:
-    """Some of what changed for better and for worse, and of what did not change."""
-    kinds = [(False, True), (True, False), (False, False), (True, True)]
-    groups = [[i for i in range(len(rows)) if (base.right[i], student.right[i]) == kind] for kind in kinds]
-    share = SAMPLES // len(kinds)
-    chosen = [i for group in groups for i in group[:share]]
-    return [
-        Sample(
-            question=str(rows[i]["prompt"][-1]["content"]),
-            expected=str(rows[i]["completion"][-1]["content"]),
-            before=before[i],
-            after=after[i],
-            before_right=base.right[i],
-            after_right=student.right[i],
-        )
-        for i in chosen
-    ]
+def _score(metric: Metric, rows: Sequence[Row], found: Evidence, model: str, name: str) -> Score:
+    score = metric.score(rows, found[model][name])
+    return score.beyond(metric.score(rows, found[BASE][name])) if metric.relative else score

@@ -1,70 +1,87 @@
-"""Balanced accuracy on yes/no questions."""
+"""Questions with one right answer."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Self
 
-from pydantic import Field
+from pydantic import model_validator
 
 from foundry.errors import DataError
-from foundry.examine import Metric, Score
+from foundry.examine import Score
+from foundry.examine.answered import Answered, mean, reference
+from foundry.examine.matching import Match, read_yes_no, reader, same, task_scores, unreadable
 from foundry.records import Row
 
-_WORD = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+_WANTED = {
+    "yes_no": "answered Yes or No",
+    "exact": "with an answer",
+    "numeric": "whose answer has a number",
+    "regex": "whose answer has the pattern",
+    "task": "of reasoning-gym (data=reasoning_gym)",
+}
 
 
-class LogicScore(Metric):
-    """The mean of the recall on yes and the recall on no: always-yes scores 0.5 whatever the mix.
+class LogicScore(Answered):
+    """The share of right answers; of yes and no, the mean of both recalls, so that always-yes scores 0.5.
 
-    Answers are read leniently, so that a chatty baseline is not marked down for its manners: the first
-    yes or no counts. An answer with neither is wrong.
+    Answers are read leniently, so that a chatty baseline is not marked down for its manners. An answer in which
+    nothing is found is wrong.
 
     Attributes:
-        max_new_tokens: Tokens that an answer may have.
-        batch_size: Questions answered at a time.
+        match: `yes_no`: the first yes or no counts. `exact`: the whole answer, case, outer punctuation and spaces
+            aside. `numeric`: the last number. `regex`: the first match of `pattern`, or its first group. `task`:
+            reasoning-gym's own `score_answer`, from 0 to 1.
+        pattern: For `regex`; it is looked for in answer and reference alike.
     """
 
-    max_new_tokens: int = Field(8, ge=1)
-    batch_size: int = Field(16, ge=1)
+    match: Match = "yes_no"
+    pattern: str | None = None
 
-    def check(self, rows: Sequence[Row]) -> None:
-        """Both answers must occur among the references.
+    @model_validator(mode="after")
+    def _pattern_for_regex(self) -> Self:
+        if (self.match == "regex") != (self.pattern is not None):
+            raise ValueError("pattern belongs to match=regex, and match=regex needs one")
+        try:
+            re.compile(self.pattern or "")
+        except re.error as error:
+            raise ValueError(f"pattern: found {self.pattern!r}, which is no regular expression: {error}") from None
+        return self
+
+    def check(self, rows: Sequence[Row], name: str) -> None:
+        """Every reference must be readable, and of yes and no both must occur.
 
         Raises:
             DataError: They do not.
         """
-        counts = Counter(_read(_reference(row)) for row in rows)
-        if counts[None] or not (counts["yes"] and counts["no"]):
-            found = f"{counts['yes']} yes, {counts['no']} no, {counts[None]} others"
-            raise DataError(
-                f"examine.metrics.logic_score: expected held-out rows answered Yes or No, and both of them; "
-                f"found {found} (examine=none publish=none goes without)"
-            )
+        super().check(rows, name)
+        wanted = f"examine.metrics.{name}: expected held-out rows {_WANTED[self.match]}"
+        if self.match == "yes_no":
+            counts = Counter(read_yes_no(reference(row)) for row in rows)
+            if counts[None] or not (counts["yes"] and counts["no"]):
+                found = f"{counts['yes']} yes, {counts['no']} no, {counts[None]} others"
+                raise DataError(
+                    f"{wanted}, and both of them; found {found}; match=exact, numeric, regex or task reads other "
+                    "answers (examine=none publish=none goes without)"
+                )
+        elif (number := unreadable(rows, self.match, self.pattern)) is not None:
+            raise DataError(f"{wanted}; row {number} is answered {reference(rows[number])!r:.100}")
 
-    def score(self, rows: Sequence[Row], answers: Sequence[str]) -> Score:
-        """Judge the answers; `details` hold the majority rate, both recalls and the share without yes or no."""
-        wanted = [_read(_reference(row)) for row in rows]
-        given = [_read(answer) for answer in answers]
-        right = [w == g for w, g in zip(wanted, given, strict=True)]
-        recall = {w: _mean([r for r, ref in zip(right, wanted, strict=True) if ref == w]) for w in ("yes", "no")}
+    def score(self, rows: Sequence[Row], evidence: Sequence[str]) -> Score:
+        """Judge the answers; `details` hold the majority rate, and of yes and no both recalls."""
+        if self.match == "task":
+            scores = task_scores(rows, evidence)
+            return Score(scores, details={"wholly_right": mean([score >= 1 for score in scores])})
+        read = reader(self.match, self.pattern)
+        wanted, given = [read(reference(row)) for row in rows], [read(answer) for answer in evidence]
+        right = [float(same(w, g)) for w, g in zip(wanted, given, strict=True)]
         details = {
             "majority_rate": max(Counter(wanted).values()) / len(wanted),
-            "accuracy": _mean(right),
-            "recall_yes": recall["yes"],
-            "recall_no": recall["no"],
-            "unreadable": _mean([g is None for g in given]),
+            "unreadable": mean([g is None for g in given]),
         }
-        return Score((recall["yes"] + recall["no"]) / 2, right, details)
-
-
-def _reference(row: Row) -> str:
-    return str(row["completion"][-1]["content"]) if "completion" in row else ""
-
-
-def _read(answer: str) -> str | None:
-    found = _WORD.search(answer)
-    return found.group(1).lower() if found else None
-
-
-def _mean(values: Sequence[bool]) -> float:
-    return sum(values) / len(values) if values else 0.0
+        if self.match != "yes_no":
+            return Score(right, details=details)
+        recall = {
+            f"recall_{w}": mean([r for r, ref in zip(right, wanted, strict=True) if ref == w]) for w in ("yes", "no")
+        }
+        return Score(right, classes=wanted, details={**details, "accuracy": mean(right), **recall})

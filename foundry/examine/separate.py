@@ -3,11 +3,14 @@
 from abc import ABC
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from foundry.examine import Examiner, unexamined
 from foundry.hardware import Machine
 from foundry.records import Checkpoint, Dataset, Decontamination, Pruned, Verdict
+
+if TYPE_CHECKING:
+    from foundry.examine.overlap import Reference
 
 
 class Separating(Examiner, ABC):
@@ -23,13 +26,17 @@ class Separating(Examiner, ABC):
     decontaminate_ngram: Literal[8, 13] = 13
     decontaminate_against: tuple[str, ...] = ()
 
-    def separate(self, pruned: Pruned, dataset: Dataset) -> tuple[Pruned, Decontamination | None]:
-        """Compare with the held-out rows, if there are any, and with those in `decontaminate_against`."""
-        from foundry.examine.decontaminate import decontaminate, read
+    def references(self, dataset: Dataset) -> "list[Reference]":
+        """The sets of evaluation rows that belong to the examination itself: the held-out rows, if there are any."""
         from foundry.examine.overlap import Reference
 
-        held_out = [Reference("held out", dataset.eval)] if dataset.eval else []
-        references = [*held_out, *(read(Path(path)) for path in self.decontaminate_against)]
+        return [Reference("held out", dataset.eval)] if dataset.eval else []
+
+    def separate(self, pruned: Pruned, dataset: Dataset) -> tuple[Pruned, Decontamination | None]:
+        """Compare with the evaluation rows, if there are any, and with those in `decontaminate_against`."""
+        from foundry.examine.decontaminate import decontaminate, read
+
+        references = [*self.references(dataset), *(read(Path(path)) for path in self.decontaminate_against)]
         if not references:
             return pruned, None
         return decontaminate(pruned, references, self.decontaminate, self.decontaminate_ngram)

@@ -39,6 +39,7 @@ class Method(Component, ABC):
     """
 
     shapes: ClassVar[frozenset[Shape]]
+    trains: ClassVar[bool] = True
     strict_hardware_check: bool = Field(default=True)
 
     @abstractmethod

@@ -1,0 +1,168 @@
+"""Any task of lm-evaluation-harness, in a process of its own, for its pins may clash with ours.
+
+The Python that has `lm_eval` is named by the environment, not by the config: a config must not name programs to run.
+Source: https://github.com/EleutherAI/lm-evaluation-harness.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from foundry import console
+from foundry.errors import ConfigError, DataError
+from foundry.examine import Metric, Score, Subject
+from foundry.examine.answered import mean
+from foundry.records import Row
+
+PYTHON = "FOUNDRY_LM_EVAL"
+"""The variable with the Python that has lm_eval, this one by default."""
+TASKS = "FOUNDRY_LM_EVAL_TASKS"
+"""The variable with a folder of tasks of one's own."""
+_SAID = 400
+"""Characters of a failure that are shown."""
+
+
+class Harness(Metric):
+    """One task of lm-evaluation-harness by its name, and one of its measures; higher is better.
+
+    The questions are the task's own: they are not compared with the training rows, unless a file of them is named in
+    `examine.decontaminate_against`.
+
+    Attributes:
+        task: The task, such as `arc_easy`; not a group of tasks.
+        measure: What each question is measured by, such as `acc`, `acc_norm` or `exact_match`.
+        num_fewshot: Examples before each question, None for the task's own number.
+        limit: Ask only so many questions.
+        batch_size: Questions asked at a time.
+        apply_chat_template: Whether questions go through the model's chat template.
+        minutes: How long it may take.
+    """
+
+    asks_rows: ClassVar[bool] = False
+
+    data: None = None
+    task: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    measure: str = Field("acc", pattern=r"^[a-z][a-z0-9_]*$")
+    num_fewshot: int | None = Field(None, ge=0)
+    limit: int | None = Field(None, ge=1)
+    batch_size: int = Field(8, ge=1)
+    apply_chat_template: bool = False
+    minutes: float = Field(60, gt=0)
+
+    def check(self, rows: Sequence[Row], name: str) -> None:  # noqa: ARG002
+        """See that lm_eval can be run.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        code = "import lm_eval, sys; sys.stdout.write('there')"
+        try:
+            done = subprocess.run([_python(), "-c", code], capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+            there = done.stdout.endswith("there")
+        except (OSError, subprocess.SubprocessError):
+            there = False
+        if not there:
+            raise ConfigError(
+                f"examine.metrics.{name}: {_python()} has no lm_eval; pip install lm_eval into an environment of its "
+                f"own and set {PYTHON} to its Python"
+            )
+
+    def asking(self) -> Mapping[str, Any]:
+        """Every setting, and which program and tasks are meant."""
+        settings = self.model_dump(exclude={"data", "minutes", "measure"})
+        return {"kind": "harness", **settings, "python": _python(), "tasks": os.environ.get(TASKS)}
+
+    def ask(self, subject: Subject, rows: Sequence[Row], note: str) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Run the task and read what it logged of each question.
+
+        Raises:
+            DataError: It failed; the last line of what it said.
+        """
+        console.stage("examine", f"{note}: lm_eval {self.task}")
+        with tempfile.TemporaryDirectory() as folder:
+            settings = Path(folder) / "job.yaml"
+            settings.write_text(json.dumps(self._job(subject, Path(folder))), encoding="utf-8")
+            command = [_python(), "-m", "lm_eval", "run", "--config", str(settings)]
+            try:
+                done = subprocess.run(  # noqa: S603
+                    command, cwd=folder, capture_output=True, text=True, timeout=60 * self.minutes, check=False
+                )
+            except subprocess.TimeoutExpired:
+                raise DataError(f"lm_eval {self.task}: not done after {self.minutes:g} minutes") from None
+            logged = sorted(Path(folder).rglob("samples_*.jsonl"))
+            if done.returncode or len(logged) != 1:
+                said = " ".join((done.stderr or done.stdout).strip().splitlines()[-1:])[-_SAID:]
+                raise DataError(f"lm_eval {self.task}: exit code {done.returncode}, {len(logged)} logs: {said}")
+            lines = logged[0].read_text(encoding="utf-8").splitlines()
+        samples = [json.loads(line) for line in lines]
+        first = [sample for sample in samples if sample.get("filter") == samples[0].get("filter")]
+        return sorted(map(_short, first), key=lambda one: int(one["doc_id"]))
+
+    def _job(self, subject: Subject, folder: Path) -> dict[str, Any]:
+        model: dict[str, Any] = {"pretrained": str(subject.folder), "dtype": "float32"}
+        if subject.machine.device != "cpu" and subject.machine.precision == "bf16":
+            model["dtype"] = "bfloat16"
+        if subject.adapter:
+            model["peft"] = str(subject.adapter)
+        settings = {
+            "model": "hf",
+            "model_args": model,
+            "tasks": [self.task],
+            "device": subject.machine.device,
+            "batch_size": self.batch_size,
+            "num_fewshot": self.num_fewshot,
+            "limit": self.limit,
+            "apply_chat_template": self.apply_chat_template,
+            "output_path": str(folder / "out"),
+            "log_samples": True,
+            "include_path": os.environ.get(TASKS),
+        }
+        return {name: value for name, value in settings.items() if value is not None}
+
+    def score(self, rows: Sequence[Row], evidence: Sequence[Mapping[str, Any]]) -> Score:  # noqa: ARG002
+        """The measure's mean.
+
+        Raises:
+            ConfigError: The task has no such measure.
+        """
+        if not evidence or self.measure not in evidence[0]["measures"]:
+            found = ", ".join(evidence[0]["measures"]) if evidence else "none"
+            raise ConfigError(f"{self.task} has no measure {self.measure!r} (it has: {found})")
+        items = [float(one["measures"][self.measure]) for one in evidence]
+        return Score(items, details={"wholly_right": mean([item >= 1 for item in items])})
+
+    def told(
+        self,
+        rows: Sequence[Row],  # noqa: ARG002
+        evidence: Sequence[Mapping[str, Any]],
+        index: int,
+    ) -> tuple[str, str, str]:
+        """The question, its target, and what was answered or what each choice was given."""
+        one = evidence[index]
+        return str(one["question"]), str(one["target"]), str(one["answer"])
+
+
+def _python() -> str:
+    return os.environ.get(PYTHON) or sys.executable
+
+
+def _short(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a logged question."""
+    arguments = sample.get("arguments") or {}
+    asked: Mapping[str, Any] = next(iter(arguments.values()), {}) if isinstance(arguments, Mapping) else {}
+    names = [name for name in sample.get("metrics", ()) if isinstance(sample.get(name), int | float)]
+    return {
+        "doc_id": sample["doc_id"],
+        "hash": sample.get("doc_hash", ""),
+        "question": str(asked.get("arg_0", sample.get("doc", "")))[-2000:],
+        "target": sample.get("target", ""),
+        "answer": str(sample.get("filtered_resps", ""))[:2000],
+        "measures": {name: float(sample[name]) for name in names},
+    }

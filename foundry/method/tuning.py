@@ -202,6 +202,10 @@ class Tuning(Method):
         for weight in trainer.model.parameters():
             if weight.requires_grad:
                 weight.data = weight.data.float()  # bf16 would lose small updates
+        if self.adapter is not None and self.adapter.dora:
+            from foundry.method.dora import factor
+
+            factor(trainer.model)
         self._ready(trainer, machine)
         return trainer
 

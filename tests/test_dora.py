@@ -1,6 +1,7 @@
 """DoRA with norms from the factors beside peft's own: outputs, gradients, saving, merging."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ class Stack(nn.Module):
 
     def __init__(self, *sizes, dtype=torch.float32):
         super().__init__()
-        pairs = zip(sizes, sizes[1:], strict=False)
-        self.layers = nn.Sequential(*(nn.Linear(a, b, bias=i % 2 == 1, dtype=dtype) for i, (a, b) in enumerate(pairs)))
+        self.layers = nn.Sequential(
+            *(nn.Linear(a, b, bias=i % 2 == 1, dtype=dtype) for i, (a, b) in enumerate(pairwise(sizes)))
+        )
 
     def forward(self, x):
         return self.layers(x)
@@ -85,7 +87,7 @@ def test_outputs_and_gradients_are_pefts(sizes, rank, rslora, dropout, seed):
     assert torch.allclose(theirs(x), ours(x), atol=1e-5)
 
 
-def exact(model, x):
+def exact(model):
     """The norm of each row of W + s·BA written out in double precision, for each layer."""
     for layer in model.modules():
         if hasattr(layer, "lora_A"):
@@ -97,7 +99,7 @@ def exact(model, x):
 def test_norms_are_those_of_the_dense_product(dtype):
     torch.manual_seed(1)
     _, ours = pair(adapted(Stack(96, 200, 64, dtype=dtype), 8))
-    for layer, norm in exact(ours, None):
+    for layer, norm in exact(ours):
         found = layer.lora_variant["default"].norm(
             layer.base_layer, layer.lora_A.default.weight, layer.lora_B.default.weight, layer.scaling["default"]
         )

@@ -84,6 +84,11 @@ class _Strip:
         return made | dict(zip(("places", "targets", "owner"), zip(*self.answers, strict=True), strict=True))
 
 
+def packed_length(sequences: Sequence[tuple[str, list[int], list[int]]]) -> int:
+    """Places that the sequences of one row take in a packed row."""
+    return sum(len(ids) for _, ids, _ in sequences) - (len(sequences) - 1) * _shared(sequences)
+
+
 def _shared(sequences: Sequence[tuple[str, list[int], list[int]]]) -> int:
     """Leading tokens that all sequences have in common and none learns from."""
     if len(sequences) == 1:

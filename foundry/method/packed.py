@@ -29,7 +29,7 @@ class NotPackedError(Exception):
 
 
 def attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, documents: Any = None, **options: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor | None, documents: Any = None, **options: Any
 ) -> tuple[Tensor, None]:
     """Causal attention within each document.
 
@@ -38,7 +38,7 @@ def attention(
         query: (1, heads, T, width); key and value likewise, with as many heads as they have.
         key: See query.
         value: See query.
-        mask: Not looked at; documents say what is seen.
+        _mask: Not looked at; documents say what is seen.
         documents: See `Documents`.
         options: As transformers gives them to its own attention, a sliding window among them.
 

@@ -104,7 +104,8 @@ class Tuning(Method):
 
         tokenizer = load_tokenizer(base.path)
         need_template(pruned.rows, tokenizer)
-        batch = widest_batch(pruned.rows, tokenizer, self.max_length, compute, pairs=self.pairs)
+        kind = {"pairs": self.pairs, "packing": self.packing}
+        batch = widest_batch(pruned.rows, tokenizer, self.max_length, compute, **kind)
         return needs(self, read_config(base.path), compute, node, batch)
 
     def outlook(self, pruned: Pruned, base: BaseModel, compute: Compute, machine: Machine | None) -> Outlook:

@@ -4,7 +4,7 @@
 def run():
     from benchmarks.beside_trl import measured
 
-    found = [*measured("ORPO, LoRA, batch 4", "orpo", 5e-5, 4), *measured("DPO, LoRA, batch 4", "dpo", 2e-5, 4)]
+    found = [*measured("ORPO, LoRA, batch 2", "orpo", 5e-5, 2), *measured("DPO, LoRA, batch 2", "dpo", 2e-5, 2)]
     return {"name": "pairs (peer: TRL's ORPOTrainer and DPOTrainer, their defaults)", "rows": found}
 
 

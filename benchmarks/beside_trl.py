@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-STEPS = 8
+STEPS = 6
 """Of which the first is not timed."""
 HELD_OUT = 24
 SEED = 42  # TRL's default

@@ -64,8 +64,9 @@ class FactoredDora(DoraLinearVariant):  # type: ignore[misc]
             return result + (magnitude - 1) * seen + magnitude * up(down(x)) * scaling
         update = up(down(x) * scaling)  # scaled where it is narrow
         if base.bias is None:
-            return _Scaled.apply(result + update, magnitude)
-        return _Scaled.apply(result - base.bias + update, magnitude) + base.bias
+            return _scaled(result + update, magnitude)
+        bias = base.bias.to(result.dtype)
+        return _scaled(result - bias + update, magnitude) + bias
 
     def norm(self, base: Any, down: Tensor, up: Tensor, scaling: float) -> Tensor:
         """Norm of each row of W + s·BA, (out,).
@@ -84,6 +85,11 @@ class FactoredDora(DoraLinearVariant):  # type: ignore[misc]
         own = (up @ (down @ down.T)) * up
         squares = self._squares[1] + 2 * scaling * crossed.sum(1) + scaling**2 * own.sum(1)
         return squares.clamp(min=0).sqrt()  # rounding may leave less than nothing of a row that is all but cancelled
+
+
+def _scaled(t: Tensor, g: Tensor) -> Tensor:
+    found: Tensor = _Scaled.apply(t, g)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Scaled(torch.autograd.Function):

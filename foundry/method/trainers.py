@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
 from peft import get_peft_model
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -83,10 +82,10 @@ class WatchedDPO(Watched, PairLoss, DPOTrainer):  # type: ignore[misc]
         loader = DataLoader(
             self.train_dataset, batch_size=self.args.per_device_train_batch_size, collate_fn=self.data_collator
         )
-        device, taken = self.args.device, []
+        taken = []
         self.model.eval()
         with torch.no_grad(), autocast:
             for batch in loader:
-                found = answers(self.model, send_to_device(batch, device))
+                found = answers(self.model, self._prepare_inputs(batch))
                 taken.append(torch.stack([found.chosen, found.rejected], 1).float().cpu())
         self.references = torch.cat(taken)

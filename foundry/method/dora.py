@@ -61,11 +61,12 @@ class FactoredDora(DoraLinearVariant):  # type: ignore[misc]
             # What is dropped is dropped for W too, so that it has to be multiplied once more.
             x = dropout(x)
             seen = nn.functional.linear(x, dequantize_module_weight(base).to(x.dtype))
-            return result + (magnitude - 1) * seen + magnitude * up(down(x)) * scaling
-        update = up(down(x) * scaling)  # scaled where it is narrow
+            changed: Tensor = result + (magnitude - 1) * seen + magnitude * up(down(x)) * scaling
+            return changed
+        update: Tensor = up(down(x) * scaling)  # scaled where it is narrow
         if base.bias is None:
             return _scaled(result + update, magnitude)
-        bias = base.bias.to(result.dtype)
+        bias: Tensor = base.bias.to(result.dtype)
         return _scaled(result - bias + update, magnitude) + bias
 
     def norm(self, base: Any, down: Tensor, up: Tensor, scaling: float) -> Tensor:

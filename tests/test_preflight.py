@@ -27,7 +27,7 @@ LLAMA = {
     "vocab_size": 128256,
     "tie_word_embeddings": False,
 }
-BATCH = Batch(sequences=8, length=512, places=256, trained=1024)
+BATCH = Batch(tokens=4096, places=2048, trained=1024)
 INSUFFICIENT = "Insufficient VRAM for ORPO. Use Gradient Checkpointing or upgrade node."
 
 
@@ -94,11 +94,11 @@ def test_terms_follow_what_is_held():
 def test_what_would_fit_is_told_and_does_fit(tmp_path):
     node = planned("auto", "auto", None, 24)
     compute = Compute(device="cpu", batch_size=8, seed=0)
-    asked = needs(SFT(), LLAMA, compute, node, Batch(8, 1024, 1024, 8192))
+    asked = needs(SFT(), LLAMA, compute, node, Batch(8192, 8192, 8192))
     with pytest.raises(HardwareError, match="what would fit: ") as raised:
         preflight(asked, node, strict=True, folder=tmp_path, disk=0)
     (first, _, _) = str(raised.value).partition("what would fit: ")[2].partition(" (")
-    changed, batch = SFT(), Batch(8, 1024, 1024, 8192)
+    changed, batch = SFT(), Batch(8192, 8192, 8192)
     for override in first.split():
         key, _, value = override.partition("=")
         if key == "compute.batch_size":
@@ -133,10 +133,28 @@ def test_the_batch_is_one_of_the_longest_rows():
     node = COMPUTE.machine()
     short = SFT().estimate(PRUNED, base, COMPUTE, node)
     longer = SFT().estimate(Pruned(several, (), "", ""), base, COMPUTE, node)
-    assert longer.terms["activations"] > 3 * short.terms["activations"]
+    assert longer.terms["activations"] > 1.5 * short.terms["activations"]
+    padded = SFT(packing=False).estimate(Pruned(several, (), "", ""), base, COMPUTE, node)
+    assert padded.terms["activations"] > 1.5 * longer.terms["activations"], "padding takes memory too"
     cut = SFT(max_length=60).estimate(Pruned(rows(), (), "", ""), base, COMPUTE, node)
     assert cut.terms["activations"] <= longer.terms["activations"]
     assert full_batch(100, COMPUTE, pairs=True).tokens == 800
+
+
+def test_the_estimated_batch_has_the_tokens_of_the_packed_row():
+    from foundry.loading import load_tokenizer
+    from foundry.method.batches import Packer
+    from foundry.method.memory import widest_batch
+    from foundry.method.tokens import tokenise
+
+    tokenizer = load_tokenizer(TINY.fetch().path)
+    preferences = [
+        {"prompt": row["prompt"], "chosen": row["completion"], "rejected": [{"role": "assistant", "content": "never"}]}
+        for row in rows(COMPUTE.batch_size)
+    ]
+    row = Packer()(list(tokenise(preferences, tokenizer, 99, pairs=True)))
+    batch = widest_batch(preferences, tokenizer, 99, COMPUTE, pairs=True, packing=True)
+    assert (batch.tokens, batch.places) == (row["input_ids"].shape[1], len(row["places"]))
 
 
 def run(words, folder, monkeypatch):

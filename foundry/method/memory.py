@@ -12,7 +12,7 @@ from foundry.compute import Compute
 from foundry.errors import DataError
 from foundry.hardware import Machine, Needs
 from foundry.method.adapter import Adapter
-from foundry.method.batches import head_chunk
+from foundry.method.batches import head_chunk, packed_length
 from foundry.method.tokens import MASKED, longest_rows, sides, tokenise
 from foundry.records import Row
 
@@ -97,39 +97,43 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as memory sees it: sequences (pairs count twice), their length, places with logits, trained tokens."""
+    """A batch as memory sees it: tokens (padding included), places where pairs have logits, trained tokens."""
 
-    sequences: int
-    length: int
+    tokens: int
     places: int
     trained: int
 
-    @property
-    def tokens(self) -> int:
-        """Tokens, padding included."""
-        return self.sequences * self.length
-
     def scaled(self, share: float) -> "Batch":
-        """A batch of a share of these sequences."""
-        return Batch(round(self.sequences * share), self.length, self.places, max(round(self.trained * share), 1))
+        """A batch of a share of these rows."""
+        return Batch(*(max(round(count * share), 1) for count in (self.tokens, self.places, self.trained)))
 
 
 def full_batch(length: int, compute: Compute, *, pairs: bool) -> Batch:
     """The most that a batch can be: every row as long as it may be, all of it learnt."""
-    sequences = compute.batch_size * (2 if pairs else 1)
-    return Batch(sequences, length, length, sequences * length)
+    tokens = compute.batch_size * (2 if pairs else 1) * length
+    return Batch(tokens, tokens, tokens)
 
 
-def widest_batch(rows: Sequence[Row], tokenizer: Any, limit: int, compute: Compute, *, pairs: bool) -> Batch:
+def widest_batch(
+    rows: Sequence[Row], tokenizer: Any, limit: int, compute: Compute, *, pairs: bool, packing: bool
+) -> Batch:
     """A batch of the longest rows; only the `SAMPLE` ones with the most characters are tokenised."""
     made = [sides(row) for row in tokenise(longest_rows(rows), tokenizer, limit, pairs=pairs)]
-    made.sort(key=lambda row: -max(len(ids) for _, ids, _ in row))
-    batch = [side for row in made[: compute.batch_size] for side in row]
-    length = max(len(ids) for _, ids, _ in batch)
-    trained = [sum(label != MASKED for label in labels) for *_, labels in batch]
-    start = min(next(i for i, label in enumerate(labels) if label != MASKED) for *_, labels in batch)
-    missing = compute.batch_size / min(compute.batch_size, len(made))  # fewer rows than a batch has
-    return Batch(round(len(batch) * missing), length, length - start + 1, round(sum(trained) * missing))
+    made.sort(key=packed_length if packing else _longest, reverse=True)
+    taken = made[: compute.batch_size]
+    sequences = [side for row in taken for side in row]
+    trained = sum(label != MASKED for *_, labels in sequences for label in labels)
+    if packing:
+        batch = Batch(sum(map(packed_length, taken)), trained, trained)
+    else:
+        length = _longest(sequences)
+        start = min(next(i for i, label in enumerate(labels) if label != MASKED) for *_, labels in sequences)
+        batch = Batch(len(sequences) * length, len(sequences) * (length - start + 1), trained)
+    return batch.scaled(compute.batch_size / len(taken))  # there may be fewer rows than a batch has
+
+
+def _longest(sequences: Sequence[tuple[str, list[int], list[int]]]) -> int:
+    return max(len(ids) for _, ids, _ in sequences)
 
 
 def needs(method: "Tuning", config: Mapping[str, Any], compute: Compute, node: Machine, batch: Batch) -> Needs:
@@ -177,15 +181,16 @@ def _kept(method: "Tuning", shape: Architecture, node: Machine) -> float:
     if method.adapter is None:
         return bare
     lora = 5 * width * shape.hidden + 3 * width * shape.inner
-    # DoRA scales what base and adapter give, so that it keeps both for each layer.
-    return bare + lora + (3 * width * sum(out for *_, out in shape.linears()) if method.adapter.dora else 0)
+    # DoRA scales what base and adapter give: it keeps their sum for each layer, with dropout both and the dropped base.
+    kept = 3 if method.adapter.dropout else 1
+    return bare + lora + (kept * width * sum(out for *_, out in shape.linears()) if method.adapter.dora else 0)
 
 
 def _logits(method: "Tuning", shape: Architecture, batch: Batch) -> float:
-    """Of SFT, a chunk of tokens, remade in the backward pass; of pairs, every place of the batch at once."""
+    """Of SFT, a chunk of tokens, remade in the backward pass; of pairs, every place that has them at once."""
     if not method.pairs:
         return min(head_chunk(batch.trained), batch.tokens) * shape.vocabulary * 4 * 4
-    return shape.vocabulary * (batch.sequences * batch.places * 6 + batch.trained * 8)
+    return shape.vocabulary * (batch.places * 6 + batch.trained * 8)
 
 
 def _smaller(

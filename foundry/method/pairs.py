@@ -22,29 +22,35 @@ class Answers:
     rejected_tokens: Tensor
 
 
-def answers(model: Any, batch: Mapping[str, Tensor]) -> Answers:
-    """Run the model on a batch of pairs, (2B, T), the chosen sides first.
+def answers(model: Any, batch: Mapping[str, Any]) -> Answers:
+    """Run the model on a batch of pairs: a packed row (see `Packer`), or padded sides, (2B, T), the chosen ones first.
 
-    The head only runs from the place where the first answer of the batch begins: logits are (2B, T - start, V).
+    The head runs only where something is learnt; of padded sides, from where the first answer of the batch begins.
     """
+    logits, targets, owner = (_packed if "documents" in batch else _padded)(model, batch)
+    each = -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    empty = torch.zeros(len(batch.get("documents", batch["input_ids"])), device=each.device, dtype=each.dtype)
+    sums, counts = (empty.index_add(0, owner, values) for values in (each, torch.ones_like(each)))
+    return Answers(*sums.chunk(2), *counts.chunk(2))
+
+
+def _packed(model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, (N, V), of the N tokens that are learnt, these tokens, and the sides they belong to."""
+    row = {name: batch[name] for name in ("input_ids", "position_ids", "documents")}
+    logits = model(**row, logits_to_keep=batch["places"], use_cache=False).logits[0]
+    return logits, batch["targets"], batch["owner"]
+
+
+def _padded(model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_packed`; the model makes logits for (2B, T - start)."""
     labels = batch["labels"]
     trained = labels != MASKED
     start = max(int(trained.any(0).nonzero()[0]) - 1, 0)
     places = torch.arange(start, labels.shape[1] - 1, device=labels.device)
-    logits = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        logits_to_keep=places,
-        use_cache=False,
-    ).logits
+    read = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    logits = model(**read, logits_to_keep=places, use_cache=False).logits
     wanted, counted = labels[:, start + 1 :], trained[:, start + 1 :]
-    # Only places that are learnt from: what is masked costs neither memory nor time from here on.
-    each = -torch.nn.functional.cross_entropy(logits[counted].float(), wanted[counted], reduction="none")
-    owner = counted.nonzero()[:, 0]
-    sums = torch.zeros(len(labels), device=each.device, dtype=each.dtype).index_add(0, owner, each)
-    chosen, rejected = sums.chunk(2)
-    chosen_tokens, rejected_tokens = counted.sum(1).chunk(2)
-    return Answers(chosen, rejected, chosen_tokens, rejected_tokens)
+    return logits[counted], wanted[counted], counted.nonzero()[:, 0]
 
 
 class PairLoss:
@@ -63,7 +69,7 @@ class PairLoss:
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """Collect a step's batches, and count its pairs."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
-        return batches, torch.tensor(sum(len(batch["labels"]) // 2 for batch in batches), device=device)
+        return batches, torch.tensor(sum(len(batch["row"]) for batch in batches), device=device)
 
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -68,7 +68,7 @@ class WatchedDPO(Watched, PairLoss, DPOTrainer):  # type: ignore[misc]
         if self.references is None:
             reference = self._without_adapter(model, batch)
         else:
-            reference = self.references[self.rows].to(batch["labels"].device)
+            reference = self.references[self.rows].to(batch["input_ids"].device)
         return preference_loss(answers(model, batch), reference, self.beta)
 
     def _without_adapter(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
@@ -82,10 +82,10 @@ class WatchedDPO(Watched, PairLoss, DPOTrainer):  # type: ignore[misc]
         loader = DataLoader(
             self.train_dataset, batch_size=self.args.per_device_train_batch_size, collate_fn=self.data_collator
         )
-        device, taken = self.args.device, []
+        taken = []
         self.model.eval()
         with torch.no_grad(), autocast:
             for batch in loader:
-                found = answers(self.model, {name: values.to(device) for name, values in batch.items()})
+                found = answers(self.model, self._prepare_inputs(batch))
                 taken.append(torch.stack([found.chosen, found.rejected], 1).float().cpu())
         self.references = torch.cat(taken)

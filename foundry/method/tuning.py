@@ -35,6 +35,8 @@ class Tuning(Method):
         warmup_ratio: Share of the steps (0 to 1) over which the rate rises.
         scheduler: How the rate falls afterwards.
         weight_decay: AdamW's.
+        packing: Whether sequences lie end to end without padding, so that nothing but tokens is computed: the same
+            losses and gradients. Where a model's attention cannot keep documents apart, batches are padded.
         allow_gradient_checkpointing: Whether activations are made again in the backward pass instead of being
             kept: the same result in less memory and more time.
         logging_steps: Steps between two logged losses.
@@ -53,6 +55,7 @@ class Tuning(Method):
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(0.0, ge=0)
+    packing: bool = True
     allow_gradient_checkpointing: bool = False
     logging_steps: int = Field(10, ge=1)
     save_steps: int = Field(50, ge=1)
@@ -101,7 +104,8 @@ class Tuning(Method):
 
         tokenizer = load_tokenizer(base.path)
         need_template(pruned.rows, tokenizer)
-        batch = widest_batch(pruned.rows, tokenizer, self.max_length, compute, pairs=self.pairs)
+        kind = {"pairs": self.pairs, "packing": self.packing}
+        batch = widest_batch(pruned.rows, tokenizer, self.max_length, compute, **kind)
         return needs(self, read_config(base.path), compute, node, batch)
 
     def outlook(self, pruned: Pruned, base: BaseModel, compute: Compute, machine: Machine | None) -> Outlook:
@@ -181,26 +185,40 @@ class Tuning(Method):
         from transformers import set_seed
 
         from foundry.loading import load_model
-        from foundry.method.batches import Collator
+        from foundry.method.batches import Collator, Packer
 
         disable_progress_bars()
         set_seed(compute.seed)
         trainer_class, arguments_class, own = self._kinds()
+        model = load_model(base.path, machine, quantize=self.adapter.quantize if self.adapter else None)
+        packed = self.packing and self._packs(model)
         trainer = trainer_class(
-            model=load_model(base.path, machine, quantize=self.adapter.quantize if self.adapter else None),
-            args=arguments_class(**self._arguments(compute, machine, run_dir), **own),
+            model=model,
+            args=arguments_class(**self._arguments(compute, machine, run_dir, packed=packed), **own),
             train_dataset=made,
             processing_class=tokenizer,
-            data_collator=Collator(tokenizer.pad_token_id),
+            data_collator=Packer() if packed else Collator(tokenizer.pad_token_id),
             peft_config=None if self.adapter is None else self.adapter.peft(),
         )
         for weight in trainer.model.parameters():
             if weight.requires_grad:
                 weight.data = weight.data.float()  # bf16 would lose small updates
+        if self.adapter is not None and self.adapter.dora:
+            from foundry.method.dora import factor
+
+            factor(trainer.model)
         self._ready(trainer, machine)
         return trainer
 
-    def _arguments(self, compute: Compute, machine: Machine, run_dir: Path) -> dict[str, Any]:
+    def _packs(self, model: Any) -> bool:
+        from foundry.method.packed import pack
+
+        able = pack(model)
+        if not able:
+            console.warn(f"{type(model).__name__} cannot keep packed rows apart, so batches are padded")
+        return able
+
+    def _arguments(self, compute: Compute, machine: Machine, run_dir: Path, *, packed: bool) -> dict[str, Any]:
         """Transformers' arguments, the same for every objective."""
         return {
             "output_dir": str(run_dir / "checkpoints"),
@@ -221,7 +239,7 @@ class Tuning(Method):
             "logging_steps": self.logging_steps,
             "logging_first_step": True,
             "logging_nan_inf_filter": False,
-            "include_num_input_tokens_seen": "non_padding",
+            "include_num_input_tokens_seen": "all" if packed else "non_padding",
             "save_steps": self.save_steps,
             "save_total_limit": 2,
             "seed": compute.seed,

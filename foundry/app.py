@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
@@ -26,11 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from foundry import multirun
 from foundry.composer import Composer, checking, jobs
-from foundry.config import CONF
+from foundry.config import CONF, build
 from foundry.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, FoundryError
 from foundry.mistakes import explain, first_line
 from foundry.replay import Manifest, expand, parse, settle
 from foundry.run import discard
+from foundry.sweep import Optimize, Sweep
 
 Task = Callable[[DictConfig], Any]
 T = TypeVar("T")
@@ -115,6 +116,10 @@ def _hydra_app(task: Task, check: Check, config_name: str, argv: list[str]) -> N
 @contextmanager
 def _sweep(composer: Composer, overrides: list[str], entry: str) -> Iterator[None]:
     """Record a sweep as a parent run around its jobs; its folder is settled here, for jobs in other processes too."""
+
+    def plain(node: DictConfig) -> dict[str, Any]:
+        return cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
+
     cfg = composer.compose(overrides, RunMode.MULTIRUN)
     if cfg.dry_run:
         yield
@@ -123,7 +128,9 @@ def _sweep(composer: Composer, overrides: list[str], entry: str) -> Iterator[Non
     varied += [str(key) for key in cfg.hydra.sweeper.get("params") or {}]
     typed, folder = list(overrides), Path(str(cfg.hydra.sweep.dir))
     overrides.append(f"hydra.sweep.dir={json.dumps(str(folder))}")
-    with multirun.parent(folder, entry, str(cfg.job_id), typed, varied, skip_done=cfg.sweep.skip_done):
+    sweep = build(Sweep, plain(cfg.sweep), "sweep")
+    optimize = build(Optimize, plain(cfg.optimize), "optimize")
+    with multirun.parent(folder, entry, str(cfg.job_id), typed, varied, sweep, optimize):
         yield
 
 

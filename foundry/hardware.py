@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -118,8 +119,18 @@ def total_memory(device: Device) -> int:
     return int(psutil.virtual_memory().total)
 
 
+def forget_peak(device: Device) -> None:
+    """Let `peak_memory` count from now on, as each job of a sweep must, where the system lets it."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # Linux alone has it: 5 sets the high-water mark back to what is held now
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory(device: Device) -> int:
-    """The most bytes that this process has held on the device so far."""
+    """The most bytes that this process has held on the device, since `forget_peak` if that was called."""
     if device == "cuda":
         import torch
 

@@ -10,18 +10,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from foundry import console, tracking
+from foundry import console, store, tracking
 from foundry.errors import EXIT_BUG, FoundryError, GateError
 from foundry.lot import digest
 from foundry.outcome import history
 from foundry.replay import Manifest
-from foundry.sweep import Member, Parent, identity, members, name_of, read_parent, short, write_member, write_parent
-
-NUMBER = "foundry.sweep"
-"""The tag of a sweep's run: the digest of its overrides, by which an interrupted one is found again."""
-
-BEFORE = "foundry.sweep.done"
-"""The tag of a sweep's run that lists the runs of other sweeps that had done some of its jobs."""
+from foundry.run import write_atomic
+from foundry.sweep import (
+    BEFORE,
+    NUMBER,
+    Member,
+    Optimize,
+    Parent,
+    Sweep,
+    identity,
+    members,
+    name_of,
+    read_parent,
+    short,
+    write_member,
+    write_parent,
+)
 
 _UNMET = GateError.exit_code
 
@@ -38,7 +47,13 @@ class SweepError(FoundryError):
 
 @contextmanager
 def parent(
-    folder: Path, entry: str, job_id: str, overrides: Sequence[str], varied: Sequence[str], *, skip_done: bool
+    folder: Path,
+    entry: str,
+    job_id: str,
+    overrides: Sequence[str],
+    varied: Sequence[str],
+    sweep: Sweep,
+    optimize: Optimize,
 ) -> Iterator[None]:
     """Record a sweep as an MLflow run, the parent of its jobs' runs, and tell at the end what came of them.
 
@@ -48,23 +63,53 @@ def parent(
         job_id: Their name.
         overrides: As typed.
         varied: The keys that have several values.
-        skip_done: Go on with the run of the same sweep that was interrupted or had failures.
+        sweep: Whether to go on with the run of the same sweep that was interrupted or had failures.
+        optimize: What the jobs are ranked by.
 
     Raises:
         SweepError: Jobs failed.
         GateError: All jobs ended, but some did not meet their gates.
     """
-    settings = {"job_id": job_id, "sweep": list(overrides)}
+    settings = {"job_id": job_id, "sweep": dict(override.partition("=")[::2] for override in overrides)}
     number = digest({"entry": entry, **settings})
     query = f"tags.`{NUMBER}` = '{number}' and attributes.status != 'FINISHED'"
-    before = tracking.newest(query) if skip_done else None
+    before = tracking.newest(query) if sweep.skip_done else None
     name = f"{job_id}: {' × '.join(map(short, varied)) or 'sweep'}"
     with tracking.start(folder, settings, name, {NUMBER: number}, before and before.info.run_id) as run:
         write_parent(folder, Parent(run.id, overrides))
         yield
         told = members(folder)
         run.tags({BEFORE: json.dumps([member.done for member in told if member.done])})
+        with run.tolerant():
+            _rank(run, folder, optimize)
         _judge(told)
+
+
+def _rank(run: tracking.Run, folder: Path, optimize: Optimize) -> None:
+    """Show the jobs, the best first, and store the comparison with the parent."""
+    from foundry.compare import printed, show
+    from foundry.comparison import compare
+    from foundry.overview import page, pareto
+    from foundry.runs import Runs
+
+    if run.id is None:
+        return
+    goals = optimize.goals()
+    with store.opened(store.uri()) as (client, experiment):
+        runs = Runs(client, experiment)
+        order = [f"metrics.`{name}` {'DESC' if way == 'maximize' else 'ASC'}" for name, way in goals]
+        found = runs.find([run.id], "", order, len(members(folder)))
+    table = compare(found.title, found.runs)
+    ranked = [one for one in table.runs if all(name in one.metrics for name, _ in goals)]
+    signs = [1 if way == "maximize" else -1 for _, way in goals]
+    front = pareto([[sign * one.metrics[name] for sign, (name, _) in zip(signs, goals, strict=True)] for one in ranked])
+    if goals:
+        run.tags({"foundry.best": ", ".join(ranked[at].name for at in sorted(front))})
+    for name, text in (("compare.html", page(table, runs)), ("compare.json", printed(table, "json"))):
+        write_atomic(folder / name, text)
+        run.artifact(folder / name)
+    show(table)
+    console.stage("", f"{console.near((folder / 'compare.html').absolute())} has loss curves and answers")
 
 
 def _judge(told: Sequence[Member]) -> None:

@@ -18,6 +18,12 @@ PARENT = "sweep.json"
 MEMBER = "job.json"
 """In the run directory of a sweep's job: its name, its parent, and how it ended."""
 
+NUMBER = "foundry.sweep"
+"""The tag of a sweep's run: the digest of its overrides, by which an interrupted one is found again."""
+
+BEFORE = "foundry.sweep.done"
+"""The tag of a sweep's run that lists the runs of other sweeps that had done some of its jobs."""
+
 PASSING = ("dry_run", "manifest", "optimize", "resume", "sweep")
 """Settings that say how a job is run, not what it is."""
 

@@ -106,6 +106,7 @@ class Run:
     Attributes:
         id: The MLflow run id; None if MLflow could not be reached when the run began.
         store: The tracking URI to show a person, without credentials.
+        tolerant: Guards what may fail without failing the job.
     """
 
     def __init__(self, run_dir: Path, name: str) -> None:
@@ -114,7 +115,7 @@ class Run:
         self._run_dir = run_dir
         self._name = name
         self._journal = Journal(run_dir / JOURNAL)
-        self._tolerant = _Tolerance(self._journal.path)
+        self.tolerant = _Tolerance(self._journal.path)
         self._client: MlflowClient | None = None
         self._flusher: Flusher | None = None
         self._monitor: SystemMetricsMonitor | None = None
@@ -122,10 +123,10 @@ class Run:
 
     def open(self, settings: Mapping[str, Any], tags: Mapping[str, str], again: str | None = None) -> None:
         """Begin the run in MLflow, or go on with one, after completing those that were killed."""
-        with self._tolerant():
+        with self.tolerant():
             uri = store.uri()
             with store.opened(uri) as (client, experiment):
-                recover(client, experiment, self._tolerant)
+                recover(client, experiment, self.tolerant)
             tags = birth_tags(self._run_dir, {"foundry.manifest": sweep.identity(settings), **tags})
             if again:
                 _log_tags(client, again, tags)
@@ -134,13 +135,13 @@ class Run:
             self.id, self._client = run_id, client
             self._tell(_log_params, settings)
             send = partial(log_points, client, run_id)
-            self._flusher = Flusher(self._journal.path, send, self._tolerant.warn)
+            self._flusher = Flusher(self._journal.path, send, self.tolerant.warn)
             self._flusher.start()
             self._monitor = _watch_system(run_id, uri)
 
     def _tell(self, action: Callable[..., None], *args: Any) -> None:
         if self.id is not None:
-            with self._tolerant(), store.undivided():
+            with self.tolerant(), store.undivided():
                 action(self._client, self.id, *args)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
@@ -148,7 +149,7 @@ class Run:
         try:
             self._journal.append(values, step)
         except OSError as error:
-            self._tolerant.warn(error)
+            self.tolerant.warn(error)
 
     def dataset(self, dataset: Dataset) -> None:
         """Record both splits as dataset inputs with their digests."""
@@ -174,13 +175,13 @@ class Run:
             end.start()
             end.join(END_WAIT)
             if not self._told:
-                self._tolerant.warn(TimeoutError("it does not answer"))
-                with self._tolerant():
+                self.tolerant.warn(TimeoutError("it does not answer"))
+                with self.tolerant():
                     write_json(self._run_dir / ENDING, {"status": status, "failure": failure})
         self._journal.close()
 
     def _end(self, run_id: str, status: str, failure: str) -> None:
-        with self._tolerant():
+        with self.tolerant():
             if self._monitor is not None:
                 self._monitor.finish()
             if self._flusher is not None and self._flusher.finish():

@@ -71,7 +71,7 @@ def parent(
         GateError: All jobs ended, but some did not meet their gates.
     """
     settings = {"job_id": job_id, "sweep": dict(override.partition("=")[::2] for override in overrides)}
-    number = digest({"entry": entry, **settings})
+    number = digest([entry, job_id, [override for override in overrides if not override.startswith("sweep.")]])
     query = f"tags.`{NUMBER}` = '{number}' and attributes.status != 'FINISHED'"
     before = tracking.newest(query) if sweep.skip_done else None
     name = f"{job_id}: {' × '.join(map(short, varied)) or 'sweep'}"

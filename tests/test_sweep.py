@@ -150,3 +150,44 @@ def test_word_is_left_for_jobs_in_other_processes(tmp_path):
     assert read_member(tmp_path / "0") == member
     assert read_member(tmp_path) is None
     assert members(tmp_path) == [member]
+
+
+def test_a_search_goes_towards_its_metric(tmp_path):
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "hydra.sweeper.sampler=random"]
+    goal = ["optimize.metric=[train_loss,trainable_parameters]", "optimize.direction=[minimize,minimize]"]
+    swept = [
+        "method.adapter.rank=int(interval(2,9))",
+        "method.learning_rate=tag(log,interval(1e-4,1e-2))",
+        "method=lora,dora",
+    ]
+    done = foundry(tmp_path, "train", "-m", *OPEN, "publish=none", "prune=exact", *search, *goal, *swept)
+    assert done.returncode == 0, done.stderr
+    (place,) = (tmp_path / "multirun" / "train").iterdir()
+    told = json.loads((place / "compare.json").read_text())
+    assert len(told) == 3
+    assert len({(record["rank"], record["method"], record["differs"]) for record in told}) == 3
+    assert all(2 <= record["rank"] <= 9 for record in told)
+    parent = next(run for run in runs(tmp_path) if "mlflow.parentRunId" not in run.data.tags)
+    losses = {
+        run.info.run_name: run.data.metrics["train_loss"]
+        for run in runs(tmp_path)
+        if run is not parent and "train_loss" in run.data.metrics
+    }
+    assert min(losses, key=losses.get) in parent.data.tags["foundry.best"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["compute.seed=3"], "nothing to search"),
+        (["compute.seed=0,1", "hydra.sweeper.trials=0"], "hydra.sweeper.trials: found 0, expected 1 or more"),
+        (["compute.seed=0,1", "hydra.sweeper.sampler=magic"], "hydra.sweeper.sampler: found 'magic'"),
+        (["compute.seed=0,1", "optimize.metric=null"], "optimize.metric: found null"),
+        (["compute.seed=0,1", "optimize.metric=[a,b]", "optimize.direction=[minimize]"], "1 directions for 2 metrics"),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_line(tmp_path, overrides, said):
+    done = foundry(tmp_path, "train", "-m", "hydra/sweeper=optuna", *overrides)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

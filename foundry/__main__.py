@@ -11,6 +11,7 @@ VERBS = {
     "examine": "examine a run, a release, an adapter or a model as it is: foundry examine PATH [overrides of train]",
     "curate": "prepare a data set once: select → prune → separate → Parquet shards with a lot (a Hydra app too)",
     "verify": "recompute the lot of a run, a release or a curated set, and say what differs",
+    "compare": "put runs side by side: a table, one HTML page, CSV, JSON or Markdown",
     "ui": "open the MLflow UI on the store that runs are recorded in",
     "schema": "print the JSON schema of the manifest, for editors",
 }
@@ -80,6 +81,11 @@ def _run(verb: str, words: list[str]) -> None:
 
         args = parser.parse_args(words)
         report(args.path, args.key)
+    elif verb == "compare":
+        from foundry import compare
+
+        compare.arguments(parser)
+        compare.run(parser.parse_args(words))
     elif verb == "ui":
         parser.add_argument("--port", type=int, default=None, help="a free one by default")
         from foundry.tracking import serve_ui

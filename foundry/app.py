@@ -6,6 +6,7 @@ Hydra writes a file or builds anything, and turns every failure into the contrac
 
 import argparse
 import functools
+import json
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
@@ -23,12 +24,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from foundry import multirun
 from foundry.composer import Composer, checking, jobs
-from foundry.config import CONF
+from foundry.config import CONF, build
 from foundry.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, FoundryError
 from foundry.mistakes import explain, first_line
-from foundry.replay import expand, parse, settle
+from foundry.replay import Manifest, expand, parse, settle
 from foundry.run import discard
+from foundry.sweep import Optimize, Sweep
 
 Task = Callable[[DictConfig], Any]
 T = TypeVar("T")
@@ -85,18 +88,19 @@ def _hydra_app(task: Task, check: Check, config_name: str, argv: list[str]) -> N
     args.config_path = str(Path(args.config_path or CONF).absolute())
     composer = Composer(args.config_name or config_name, args.config_path, args.config_dir)
     runs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
-    multirun = False
+    sweeps = False
     with checking():
         if args.cfg == "job":  # once, and with the file that the job may replay, which Hydra knows nothing of
             print(_shown(composer, args), end="")  # noqa: T201
             return
         if not args.shell_completion:
-            multirun = check_ahead(check if runs else None, composer, args.overrides, multirun=args.multirun)
+            sweeps = check_ahead(check if runs else None, composer, args.overrides, multirun=args.multirun)
         if args.package and not composer.has(args.package, args.overrides):
             raise ConfigError(f"--package: the config has no {args.package!r}")
-    job = task if multirun else _undisturbed(task)
+    job = task if sweeps else _undisturbed(task)
+    sweep = _sweep(composer, args.overrides, config_name) if sweeps and runs else nullcontext()
     try:
-        with _hydra_raises(), nullcontext() if runs else checking():
+        with sweep, _hydra_raises(), nullcontext() if runs else checking():
             _run_hydra(args, parser, task_function=job, config_path=None, config_name=config_name)
     except _FromJob as failure:
         raise failure.__cause__ or failure from None
@@ -107,6 +111,27 @@ def _hydra_app(task: Task, check: Check, config_name: str, argv: list[str]) -> N
         if runs and line is None:
             raise
         raise ConfigError(line or first_line(error)) from error
+
+
+@contextmanager
+def _sweep(composer: Composer, overrides: list[str], entry: str) -> Iterator[None]:
+    """Record a sweep as a parent run around its jobs; its folder is settled here, for jobs in other processes too."""
+
+    def plain(node: DictConfig) -> dict[str, Any]:
+        return cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
+
+    cfg = composer.compose(overrides, RunMode.MULTIRUN)
+    if cfg.dry_run:
+        yield
+        return
+    varied = [override.get_key_element() for override in parse(overrides) if override.is_sweep_override()]
+    varied += [str(key) for key in cfg.hydra.sweeper.get("params") or {}]
+    typed, folder = list(overrides), Path(str(cfg.hydra.sweep.dir))
+    overrides.append(f"hydra.sweep.dir={json.dumps(str(folder))}")
+    sweep = build(Sweep, plain(cfg.sweep), "sweep")
+    optimize = build(Optimize, plain(cfg.optimize), "optimize")
+    with multirun.parent(folder, entry, str(cfg.job_id), typed, varied, sweep, optimize):
+        yield
 
 
 def _shown(composer: Composer, args: argparse.Namespace) -> str:
@@ -155,8 +180,8 @@ def _arguments(argv: list[str], program: str) -> tuple[argparse.ArgumentParser, 
 
 
 def one_job(
-    cfg: DictConfig, build: Callable[..., Any], work: Callable[[Any, Path], Any], rehearse: Callable[[Any], None]
-) -> str:
+    cfg: DictConfig, build: Callable[..., Manifest], work: Callable[[Any, Path], Any], rehearse: Callable[[Any], None]
+) -> Any:
     """Do one job of a Hydra run or sweep; one that writes nothing, such as a dry run, leaves no directory.
 
     Args:
@@ -166,7 +191,7 @@ def one_job(
         rehearse: Does what comes before anything is written.
 
     Returns:
-        Where the run directory is.
+        Where the run directory is; in a sweep, what the job came to.
     """
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:  # Hydra's copy of the command line; each job has its manifest.yaml
@@ -175,6 +200,8 @@ def one_job(
     try:
         if manifest.dry_run:
             rehearse(manifest)
+        elif hydra.mode == RunMode.MULTIRUN:
+            return multirun.job(manifest, run_dir, Path(hydra.sweep.dir), hydra.overrides.task, work)
         else:
             work(manifest, run_dir)
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 from foundry.records import Measurement, Nearness
 from foundry.words import SIDES, is_share, minus, number, show
 
-Point = tuple[int, float]
+Point = tuple[float, float]
 """A step and the loss at it."""
 
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 608.0, 34.0, 270.0
@@ -52,8 +52,8 @@ def read_losses(path: Path) -> list[Point]:
 
 def draw_curve(losses: Sequence[Point], few: int = 60) -> Curve:
     """Place at least one loss in the plotting area; more than `few` get an average instead of dots."""
-    levels, last = ticks(*_span([loss for _, loss in losses])), max(losses[-1][0], 1)
-    across, up = _scale(0, last, LEFT, RIGHT), _scale(levels[0][0], levels[-1][0], BOTTOM, TOP)
+    levels, last = ticks(*span([loss for _, loss in losses])), max(losses[-1][0], 1)
+    across, up = scale(0, last, LEFT, RIGHT), scale(levels[0][0], levels[-1][0], BOTTOM, TOP)
 
     def path(points: Sequence[Point]) -> str:
         return " ".join(f"{across(step):.1f},{up(loss):.1f}" for step, loss in thin(points))
@@ -79,7 +79,7 @@ def _summary(losses: Sequence[Point]) -> str:
     return f"{way}; lowest {number(lowest)} at step {step:,}."
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
+def span(values: Sequence[float]) -> tuple[float, float]:
     """The values that an axis must show: with zero where it is near, never empty."""
     low, high = min(values), max(values)
     if high - low <= 1e-6 * abs(high):
@@ -87,7 +87,8 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return (0.0, high) if 0 <= low < high / 2 else (low, high)
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Map values from low to high onto places from start to end."""
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
@@ -171,7 +172,7 @@ def draw_nearness(nearness: Nearness) -> Histogram:
     (_, start, _), *rest = nearness.histogram
     first = start - (rest[0][1] - rest[0][0])
     levels = ticks(0, max(count for *_, count in nearness.histogram) or 1)
-    across, up = _scale(first, 1, LEFT, RIGHT), _scale(0, levels[-1][0], BOTTOM, TOP)
+    across, up = scale(first, 1, LEFT, RIGHT), scale(0, levels[-1][0], BOTTOM, TOP)
     columns = []
     for low, high, count in nearness.histogram:
         left, right = across(max(low, first)), across(high)

@@ -2,10 +2,12 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -54,6 +56,27 @@ def lines(rows: Iterable[Sequence[str]], header: Sequence[str]) -> None:
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     _OUT.print(table)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int]) -> None:
+    """Print a table, a line a row, the columns at the places in `right` flush right."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for at, title in enumerate(header):
+        made.add_column(title, justify="right" if at in right else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*(escape(cell) for cell in row))
+    room = sum(3 + widest(texts) for texts in zip(header, *rows, strict=True))
+    Console(highlight=False, width=max(_OUT.width, room)).print(made)
+
+
+def widest(texts: Iterable[str]) -> int:
+    """Columns of the terminal that the widest of some texts takes."""
+    return max(map(cell_len, texts))
+
+
+def width() -> int | None:
+    """Columns of the terminal, None where the output goes elsewhere."""
+    return _OUT.width if _OUT.is_terminal else None
 
 
 def findings(rows: Iterable[tuple[str, str, str]]) -> None:

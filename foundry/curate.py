@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from omegaconf import DictConfig
 from pydantic import Field, field_validator, model_validator
@@ -22,26 +22,20 @@ class CurateManifest(Manifest):
     """Everything that a curation is, typed and checked.
 
     Attributes:
-        job_id: The job's name, part of the run directory.
         data: Where rows come from.
         prune: Which of them stay.
         examine: What the training rows are kept apart from.
         engine: Where the work is done.
         out: The folder to make.
         shard_megabytes: Canonical JSON in a shard, in 10⁶ bytes, at most.
-        dry_run: Read, prune and separate, but write nothing.
-        manifest: The file that this job replays.
     """
 
-    job_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     data: Source
     prune: Pruner
     examine: Examiner
     engine: Engine
     out: str = Field(min_length=1)
     shard_megabytes: int = Field(256, ge=1, le=1024)
-    dry_run: bool = False
-    manifest: str | None = None
 
     @field_validator("out")
     @classmethod
@@ -130,8 +124,8 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> CurateManifest:
     return manifest
 
 
-def job(cfg: DictConfig) -> str:
-    """One job of a Hydra run or sweep; returns where its run directory is."""
+def job(cfg: DictConfig) -> Any:
+    """One job of a Hydra run or sweep; returns where its run directory is, or in a sweep what it came to."""
     return app.one_job(cfg, CurateManifest.from_config, curate, rehearse)
 
 

@@ -6,7 +6,9 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,9 +63,19 @@ def detect(device: str, precision: str, threads: int | None) -> Machine:
         )
     chosen: Device = available[0] if device == "auto" else device  # type: ignore[assignment]
     settled: Precision = precision if precision != "auto" else ("bf16" if _fast_bf16(chosen) else "fp32")  # type: ignore[assignment]
-    threads = threads or torch.get_num_threads()
+    everything = _every_thread()
+    threads = threads or everything
     torch.set_num_threads(threads)
     return Machine(chosen, settled, threads, _device_name(chosen), free_memory(chosen), total_memory(chosen))
+
+
+@cache
+def _every_thread() -> int:
+    """The threads that torch takes of itself, before any job sets its own: the next job of a sweep has them again."""
+    import torch
+
+    count: int = torch.get_num_threads()
+    return count
 
 
 def planned(device: str, precision: str, threads: int | None, memory_gb: float) -> Machine:
@@ -118,8 +130,18 @@ def total_memory(device: Device) -> int:
     return int(psutil.virtual_memory().total)
 
 
+def forget_peak(device: Device) -> None:
+    """Let `peak_memory` count from now on, as each job of a sweep must, where the system lets it."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # Linux alone has it: 5 sets the high-water mark back to what is held now
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory(device: Device) -> int:
-    """The most bytes that this process has held on the device so far."""
+    """The most bytes that this process has held on the device, since `forget_peak` if that was called."""
     if device == "cuda":
         import torch
 

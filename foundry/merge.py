@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from omegaconf import DictConfig
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from foundry import Entry, app, console, outcome, tracking
 from foundry.compute import Compute
@@ -27,7 +27,6 @@ class MergeManifest(Manifest):
     """Everything that a merge is, typed and checked.
 
     Attributes:
-        job_id: The job's name, part of the run directory.
         data: What the examination asks; it is read only where there is one.
         model: The base that the parents have in common.
         recipe: The parents, and how they are fused.
@@ -35,11 +34,8 @@ class MergeManifest(Manifest):
         examine: What the fused model must be able to do.
         package: What is made of it.
         publish: Where it goes.
-        dry_run: Find and check the parents, but fuse nothing.
-        manifest: The file that this job replays.
     """
 
-    job_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     data: Source
     model: ModelSource
     recipe: Recipe
@@ -47,8 +43,6 @@ class MergeManifest(Manifest):
     examine: Examiner
     package: Packager
     publish: Publisher
-    dry_run: bool = False
-    manifest: str | None = None
 
     @model_validator(mode="after")
     def _publishing_needs_an_examination(self) -> Self:
@@ -137,8 +131,8 @@ def compose(overrides: Sequence[str] = ()) -> MergeManifest:
     return app.composed("merge", overrides, MergeManifest.from_config)
 
 
-def job(cfg: DictConfig) -> str:
-    """One job of a Hydra run or sweep; returns where its run directory is."""
+def job(cfg: DictConfig) -> Any:
+    """One job of a Hydra run or sweep; returns where its run directory is, or in a sweep what it came to."""
     return app.one_job(cfg, MergeManifest.from_config, merge, rehearse)
 
 

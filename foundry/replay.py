@@ -11,7 +11,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from omegaconf.resolvers import oc
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 from yaml import YAMLError
 
 from foundry.config import TARGET, Settings, build, check_swept, listed, nearest
@@ -19,6 +19,7 @@ from foundry.errors import ConfigError
 from foundry.mistakes import explain, first_line, shown
 from foundry.outcome import settings_of
 from foundry.secrets import refuse_written_out
+from foundry.sweep import Optimize, Sweep
 
 _OLDER = {
     "method_config.type": "method",
@@ -40,8 +41,21 @@ _Place = tuple[str | int, ...]
 
 
 class Manifest(Settings):
-    """The typed settings of a whole job; it remembers which of them came from the environment."""
+    """The typed settings of a whole job; it remembers which of them came from the environment.
 
+    Attributes:
+        job_id: The job's name, part of the run directory.
+        dry_run: Check, read and estimate, but train and write nothing.
+        manifest: The file that this job replays.
+        sweep: How a sweep over such jobs is run.
+        optimize: What it is after.
+    """
+
+    job_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    dry_run: bool = False
+    manifest: str | None = None
+    sweep: Sweep = Sweep()
+    optimize: Optimize = Optimize()
     _references: dict[_Place, tuple[str, Any]] = PrivateAttr(default_factory=dict)
 
     @classmethod
@@ -72,8 +86,11 @@ class Manifest(Settings):
         return manifest
 
     def record(self) -> dict[str, Any]:
-        """The plain settings that build it again; a value from the environment stays the reference it was."""
-        settings = settings_of(self)
+        """The plain settings that build it again; a value from the environment stays the reference it was.
+
+        What a job is does not depend on the sweep that it is part of.
+        """
+        settings = {name: value for name, value in settings_of(self).items() if name not in {"sweep", "optimize"}}
         record = cast("dict[str, Any]", _escaped(settings))
         for place, (text, value) in self._references.items():
             if place[-1] != TARGET and value is not _NOWHERE and _at(settings, place) == value:

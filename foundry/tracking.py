@@ -8,32 +8,30 @@ process was killed is completed from its journal when the next one starts on the
 import json
 import logging
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache, partial
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry import store
+from foundry import store, sweep
 from foundry.errors import FoundryError, GateError
-from foundry.journal import Flusher, Journal, Point, batches
-from foundry.lot import git_commit
+from foundry.journal import Flusher, Journal
 from foundry.records import Checkpoint, Dataset
+from foundry.recovery import ENDING, JOURNAL, birth_tags, legal, log_points, recover, terminate
 from foundry.run import write_json
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run as RunEntity
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
     from mlflow.tracking import MlflowClient
 
-JOURNAL = "metrics.jsonl"
-ENDING = "ending.json"
-"""How a run ended, kept in its directory when MLflow could not be told."""
-
-ABRUPT = {"status": "KILLED", "failure": "the process ended without a word"}
 END_WAIT = 30.0
 """Seconds that the end of a run waits for MLflow to take what is left."""
+
+PARENT = "mlflow.parentRunId"
+"""The tag that makes a run the child of another."""
 
 serve_ui = store.serve_ui
 
@@ -41,22 +39,28 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def start(run_dir: Path, settings: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> Iterator["Run"]:
+def start(
+    run_dir: Path, settings: Mapping[str, Any], name: str, tags: Mapping[str, str], again: str | None = None
+) -> Iterator["Run"]:
     """Record a job as an MLflow run for as long as the `with` block lasts.
 
     The run ends FINISHED, also when a gate was not met; KILLED when interrupted; FAILED, with the tag
-    `foundry.failure`, on any other exception.
+    `foundry.failure`, on any other exception. A sweep's job is a child of the sweep's run.
 
     Args:
         run_dir: The run directory; the journal is its metrics.jsonl.
         settings: The resolved settings, logged flat as params.
-        name: The run's name.
+        name: The run's name, unless it is a sweep's job, which is called after what sets it apart.
         tags: Tags to begin with.
+        again: An MLflow run to go on with, None for a new one.
     """
-    run = Run(run_dir, name)
+    member = sweep.read_member(run_dir)
+    run = Run(run_dir, member.name if member else name)
+    if member and member.parent:
+        tags = {PARENT: member.parent, **tags}
     status, failure = "FINISHED", ""
     try:
-        run.open(settings, tags)
+        run.open(settings, tags, again)
         yield run
     except GateError:
         raise
@@ -102,6 +106,7 @@ class Run:
     Attributes:
         id: The MLflow run id; None if MLflow could not be reached when the run began.
         store: The tracking URI to show a person, without credentials.
+        tolerant: Guards what may fail without failing the job.
     """
 
     def __init__(self, run_dir: Path, name: str) -> None:
@@ -110,30 +115,33 @@ class Run:
         self._run_dir = run_dir
         self._name = name
         self._journal = Journal(run_dir / JOURNAL)
-        self._tolerant = _Tolerance(self._journal.path)
+        self.tolerant = _Tolerance(self._journal.path)
         self._client: MlflowClient | None = None
         self._flusher: Flusher | None = None
         self._monitor: SystemMetricsMonitor | None = None
         self._told = False
 
-    def open(self, settings: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Begin the run in MLflow, after completing those that were killed."""
-        with self._tolerant():
+    def open(self, settings: Mapping[str, Any], tags: Mapping[str, str], again: str | None = None) -> None:
+        """Begin the run in MLflow, or go on with one, after completing those that were killed."""
+        with self.tolerant():
             uri = store.uri()
             with store.opened(uri) as (client, experiment):
-                recover(client, experiment, self._tolerant)
-            begun = client.create_run(experiment, run_name=self._name, tags=_birth_tags(self._run_dir, tags))
-            run_id: str = begun.info.run_id
+                recover(client, experiment, self.tolerant)
+            tags = birth_tags(self._run_dir, {"foundry.manifest": sweep.identity(settings), **tags})
+            if again:
+                _log_tags(client, again, tags)
+                client.update_run(again, "RUNNING")
+            run_id: str = again or client.create_run(experiment, run_name=self._name, tags=tags).info.run_id
             self.id, self._client = run_id, client
             self._tell(_log_params, settings)
-            send = partial(_log_points, client, run_id)
-            self._flusher = Flusher(self._journal.path, send, self._tolerant.warn)
+            send = partial(log_points, client, run_id)
+            self._flusher = Flusher(self._journal.path, send, self.tolerant.warn)
             self._flusher.start()
             self._monitor = _watch_system(run_id, uri)
 
     def _tell(self, action: Callable[..., None], *args: Any) -> None:
         if self.id is not None:
-            with self._tolerant(), store.undivided():
+            with self.tolerant(), store.undivided():
                 action(self._client, self.id, *args)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
@@ -141,7 +149,7 @@ class Run:
         try:
             self._journal.append(values, step)
         except OSError as error:
-            self._tolerant.warn(error)
+            self.tolerant.warn(error)
 
     def dataset(self, dataset: Dataset) -> None:
         """Record both splits as dataset inputs with their digests."""
@@ -167,18 +175,26 @@ class Run:
             end.start()
             end.join(END_WAIT)
             if not self._told:
-                self._tolerant.warn(TimeoutError("it does not answer"))
-                with self._tolerant():
+                self.tolerant.warn(TimeoutError("it does not answer"))
+                with self.tolerant():
                     write_json(self._run_dir / ENDING, {"status": status, "failure": failure})
         self._journal.close()
 
     def _end(self, run_id: str, status: str, failure: str) -> None:
-        with self._tolerant():
+        with self.tolerant():
             if self._monitor is not None:
                 self._monitor.finish()
             if self._flusher is not None and self._flusher.finish():
-                _terminate(self._client, run_id, status, failure)
+                terminate(self._client, run_id, status, failure)
                 self._told = True
+
+
+def newest(query: str) -> "RunEntity | None":
+    """The newest run that a query of MLflow's finds, or None; also where MLflow cannot be asked."""
+    found: list[RunEntity] = []
+    with _Tolerance(Path("outputs"))(), store.opened(store.uri()) as (client, experiment):
+        found = client.search_runs([experiment], query, max_results=1)
+    return found[0] if found else None
 
 
 def flat(settings: Any, key: str = "") -> dict[str, str]:
@@ -196,18 +212,6 @@ def flat(settings: Any, key: str = "") -> dict[str, str]:
     return found
 
 
-def _legal(name: str) -> str:
-    """A name that MLflow takes; one bad name would make it refuse the whole batch."""
-    return re.sub(r"[^\w\-. :/]", "_", name)[:250]
-
-
-def _log_points(client: "MlflowClient", run_id: str, points: Sequence[Point]) -> None:
-    from mlflow.entities import Metric
-
-    metrics = [Metric(_legal(name), value, time_ms, step) for name, value, time_ms, step in points]
-    client.log_batch(run_id, metrics=metrics, synchronous=True)
-
-
 def _log_params(client: "MlflowClient", run_id: str, settings: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
@@ -215,7 +219,7 @@ def _log_params(client: "MlflowClient", run_id: str, settings: Mapping[str, Any]
     def fit(value: str) -> str:
         return value if len(value) <= MAX_PARAM_VAL_LENGTH else value[: MAX_PARAM_VAL_LENGTH - 1] + "…"
 
-    params = [Param(_legal(key), fit(value)) for key, value in flat(settings).items()]
+    params = [Param(legal(key), fit(value)) for key, value in flat(settings).items()]
     client.log_batch(run_id, params=params, synchronous=True)
 
 
@@ -264,77 +268,6 @@ def _log_model(client: "MlflowClient", run_id: str, name: str, checkpoint: Check
     client.log_model_artifacts(model.model_id, str(checkpoint.path))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-
-
-def _terminate(client: "MlflowClient", run_id: str, status: str, failure: str, ms: int | None = None) -> None:
-    if failure:
-        client.set_tag(run_id, "foundry.failure", failure)
-    client.set_terminated(run_id, status, ms)
-
-
-def recover(client: "MlflowClient", experiment: str, tolerant: Callable[[], AbstractContextManager[None]]) -> None:
-    """Complete the runs of this machine whose process is gone: replay their journals, record their ends.
-
-    Only what MLflow lacks is sent. Two processes that replay at once do no harm, for it ignores what it has,
-    but that takes ten times as long as asking first.
-
-    Args:
-        client: A client of the store.
-        experiment: The id of the experiment to look through.
-        tolerant: Guards each run, so that one that cannot be completed does not stop the others.
-    """
-    query = f"attributes.status = 'RUNNING' and tags.`foundry.host` = '{socket.gethostname()}'"
-    for run in client.search_runs([experiment], query):
-        with tolerant():
-            run_id, tags = run.info.run_id, run.data.tags
-            if _alive(int(tags["foundry.pid"]), float(tags["foundry.process_started"])):
-                continue
-            if client.get_run(run_id).info.status == "RUNNING":  # it may have ended well since the search
-                _complete(client, run_id, Path(tags["foundry.run_dir"]))
-
-
-def _alive(pid: int, started: float) -> bool:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        # The start is computed from the machine's clock, which may have been set since.
-        same = abs(process.create_time() - started) < 2
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _complete(client: "MlflowClient", run_id: str, run_dir: Path) -> None:
-    @cache
-    def known(name: str) -> set[tuple[int, int, str]]:
-        history = client.get_metric_history(run_id, _legal(name))
-        return {(metric.timestamp, metric.step, str(metric.value)) for metric in history}
-
-    last = None
-    for points, _ in batches(run_dir / JOURNAL):
-        missing = [p for p in points if (p.time_ms, p.step, str(p.value)) not in known(p.name)]
-        _log_points(client, run_id, missing)
-        last = points[-1].time_ms
-    ending = run_dir / ENDING
-    told = json.loads(ending.read_text(encoding="utf-8")) if ending.exists() else ABRUPT
-    _terminate(client, run_id, told["status"], told["failure"], last)
-
-
-def _birth_tags(run_dir: Path, tags: Mapping[str, str]) -> dict[str, str]:
-    import psutil
-    from mlflow.tracking.context.registry import resolve_tags
-    from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
-
-    process, commit = psutil.Process(), git_commit()
-    ours = {
-        "foundry.run_dir": str(run_dir.absolute()),
-        "foundry.host": socket.gethostname(),
-        "foundry.pid": str(process.pid),
-        "foundry.process_started": repr(process.create_time()),
-    }
-    found: dict[str, str] = resolve_tags({**({MLFLOW_GIT_COMMIT: commit} if commit else {}), **tags, **ours})
-    return found
 
 
 def _watch_system(run_id: str, uri: str) -> "SystemMetricsMonitor":

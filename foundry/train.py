@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from omegaconf import DictConfig
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from foundry import Entry, app, console, outcome, tracking
 from foundry.compute import Compute
@@ -35,7 +35,6 @@ class TrainManifest(Manifest):
     """Everything that a job is, typed and checked; a job does nothing that is not in here.
 
     Attributes:
-        job_id: The job's name, part of the run directory.
         data: Where rows come from.
         prune: Which of them stay.
         model: The base model.
@@ -44,12 +43,9 @@ class TrainManifest(Manifest):
         examine: What it must be able to do.
         package: What is made of it.
         publish: Where it goes.
-        dry_run: Check, load the rows and estimate, but train nothing.
         resume: A run directory to go on from.
-        manifest: The file that this job replays.
     """
 
-    job_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     data: Source
     prune: Pruner
     model: ModelSource
@@ -58,9 +54,7 @@ class TrainManifest(Manifest):
     examine: Examiner
     package: Packager
     publish: Publisher
-    dry_run: bool = False
     resume: str | None = None
-    manifest: str | None = None
 
     @model_validator(mode="after")
     def _publishing_needs_an_examination(self) -> Self:
@@ -168,8 +162,8 @@ def compose(overrides: Sequence[str] = ()) -> TrainManifest:
     return app.composed("train", overrides, TrainManifest.from_config)
 
 
-def job(cfg: DictConfig) -> str:
-    """One job of a Hydra run or sweep; returns where its run directory is."""
+def job(cfg: DictConfig) -> Any:
+    """One job of a Hydra run or sweep; returns where its run directory is, or in a sweep what it came to."""
     return app.one_job(cfg, TrainManifest.from_config, train, rehearse)
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from processes import FORK
 
-from foundry import journal, store, tracking
+from foundry import journal, recovery, store, tracking
 from foundry.errors import DataError, GateError
 from foundry.records import BaseModel, Checkpoint, Dataset
 
@@ -385,7 +385,7 @@ def test_a_run_that_ends_while_it_is_looked_at_keeps_its_status(run_dir, home, m
         return False
 
     with start(run_dir) as run:
-        monkeypatch.setattr(tracking, "_alive", ends_now)
+        monkeypatch.setattr(recovery, "_alive", ends_now)
         with start(home):
             pass
         assert stored(run).info.status == "FINISHED"
@@ -409,13 +409,13 @@ def test_a_run_that_cannot_be_completed_does_not_stop_the_next(run_dir, home, ca
 
 def test_a_process_is_told_from_a_zombie_and_from_another_with_its_pid():
     process = psutil.Process()
-    assert tracking._alive(process.pid, process.create_time())
-    assert not tracking._alive(process.pid, process.create_time() - 60)
+    assert recovery._alive(process.pid, process.create_time())
+    assert not recovery._alive(process.pid, process.create_time() - 60)
     with subprocess.Popen(["true"]) as ended:
         started = psutil.Process(ended.pid).create_time()
         eventually(lambda: psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE)
-        assert not tracking._alive(ended.pid, started)
-    assert not tracking._alive(ended.pid, started)
+        assert not recovery._alive(ended.pid, started)
+    assert not recovery._alive(ended.pid, started)
 
 
 # The store

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from foundry import console
 from foundry.compute import Compute
 from foundry.errors import FoundryError, HardwareError
-from foundry.hardware import Machine, Needs, size
+from foundry.hardware import Machine, Needs, forget_peak, size
 from foundry.loading import read_config
 from foundry.method import Method, Observer, Outlook
 from foundry.method.adapter import Adapter
@@ -160,6 +160,7 @@ class Tuning(Method):
         from foundry.method.trainer import fit, save
 
         quiet()
+        forget_peak(machine.device)
         tokenizer = load_tokenizer(base.path)
         made = self._tokenised(pruned, tokenizer)
         ahead = self._outlook(made, pruned, tokenizer, base, compute, machine)

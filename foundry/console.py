@@ -12,6 +12,8 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+LOG = "foundry.log"
+"""The log of a job, in its run directory."""
 _LOG = logging.getLogger("foundry")
 _LOG.addHandler(logging.NullHandler())  # without a log file, nothing is said twice
 _OUT = Console(highlight=False, soft_wrap=True)

@@ -79,7 +79,7 @@ def _plain(value: Any) -> Any:
 @contextmanager
 def recorded(run_dir: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Keep the manifest and a log in the run directory while the job runs."""
-    handler = console.log_to(run_dir / "foundry.log")
+    handler = console.log_to(run_dir / console.LOG)
     try:
         write_yaml(run_dir / "manifest.yaml", dict(settings))
         yield

@@ -145,7 +145,7 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained adapter or full model on disk, with its final metrics and its lot number."""
+    """A trained adapter or full model on disk, its final metrics, its lot number, and what computed its steps."""
 
     path: Path
     kind: Literal["adapter", "full"]
@@ -153,6 +153,7 @@ class Checkpoint:
     metrics: Mapping[str, float]
     pruned_sha256: str
     lot: str = ""
+    backend: str = "peft"
 
 
 @dataclass(frozen=True)

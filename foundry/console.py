@@ -38,6 +38,11 @@ def warn(text: str) -> None:
     _LOG.warning("%s", text)
 
 
+def mute() -> None:
+    """Say nothing from here on: another process of the same job does."""
+    _OUT.quiet = _ERR.quiet = True
+
+
 def summary(title: str, rows: Mapping[str, str], *, passed: bool) -> None:
     """Print a framed table of names and values."""
     table = Table.grid(padding=(0, 2))
@@ -95,7 +100,7 @@ def _progress() -> Progress:
         TextColumn("left"),
         console=_OUT,
         transient=not sys.stdout.isatty(),
-        disable=not sys.stdout.isatty(),
+        disable=_OUT.quiet or not sys.stdout.isatty(),
     )
 
 

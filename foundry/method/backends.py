@@ -12,17 +12,20 @@ from foundry.compute import Backend, Compute
 from foundry.errors import HardwareError
 from foundry.hardware import Machine
 from foundry.method import Observer
+from foundry.ranks import world
 from foundry.records import BaseModel
 
 if TYPE_CHECKING:
     from foundry.method.tuning import Tuning
 
-Work = Callable[[Backend, Observer], Mapping[str, float]]
+Work = Callable[[Backend, Observer | None], Mapping[str, float]]
 """Trains with a backend and returns the final metrics; another process can be handed it."""
 
 
 def unfit(method: "Tuning") -> str | None:
     """Why unsloth does not train this method here, as far as that shows without importing it; None if it does."""
+    if world() > 1:
+        return "several processes train together"
     if method.pairs:
         return f"unsloth has no kernels for the loss of {type(method).__name__}"
     if method.adapter is not None and method.adapter.dora:

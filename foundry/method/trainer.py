@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from foundry import console
@@ -35,7 +36,8 @@ class Watched:
             raise TrainingError(self._not_finite(float(loss), self.rows))
         self.partial_loss += float(loss)
         if self.accelerator.sync_gradients:  # type: ignore[attr-defined]
-            self.last_loss, self.partial_loss = self.partial_loss, 0.0
+            shown = torch.tensor(self.partial_loss, device=self.args.device)  # type: ignore[attr-defined]
+            self.last_loss, self.partial_loss = float(self.accelerator.reduce(shown, "mean")), 0.0  # type: ignore[attr-defined]
         return loss
 
     def _not_finite(self, loss: float, rows: list[int]) -> str:
@@ -52,7 +54,7 @@ class Watched:
 class _Watcher(TrainerCallback):  # type: ignore[misc]
     """Shows progress, passes metrics on, and seals checkpoints."""
 
-    def __init__(self, trainer: Any, observer: Observer) -> None:
+    def __init__(self, trainer: Any, observer: Observer | None) -> None:
         self.trainer = trainer
         self.observer = observer
         self.progress = console.TrainingProgress()
@@ -68,13 +70,14 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
         self.progress.step(state.global_step, self.trainer.last_loss, self.speed(state))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:  # noqa: ARG002
-        if "loss" in logs:
+        if "loss" in logs and self.observer is not None:
             numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
             self.observer.metrics({**numbers, "tokens_per_second": self.speed(state)}, state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        mark_intact(folder)
+        self.trainer.accelerator.wait_for_everyone()  # each process has written its random state by then
+        if state.is_world_process_zero:
+            mark_intact(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self.progress.stop()
@@ -84,15 +87,13 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
         return (float(state.num_input_tokens_seen or 0) - self.before) / max(time.perf_counter() - self.started, 1e-9)
 
 
-def fit(trainer: Any, machine: Machine, observer: Observer, resume: Path | None) -> dict[str, float]:
+def fit(trainer: Any, machine: Machine, observer: Observer | None, resume: Path | None) -> dict[str, float]:
     """Run the trainer to its end and return its final metrics.
 
     Raises:
         TrainingError: The loss is not finite.
         HardwareError: Memory ran out.
     """
-    import torch
-
     watcher = _Watcher(trainer, observer)
     trainer.remove_callback(PrinterCallback)  # it prints a bare dictionary
     trainer.add_callback(watcher)
@@ -134,8 +135,13 @@ def newest_intact(run_dir: Path) -> Path | None:
     return None
 
 
-def save(trainer: Any, base: BaseModel, run_dir: Path) -> Path:
-    """Write the trained adapter or model with its tokenizer; `run_dir/model` appears by one rename."""
+def save(trainer: Any, base: BaseModel, run_dir: Path) -> None:
+    """Write the trained adapter or model with its tokenizer; `run_dir/model` appears by one rename.
+
+    Of several processes the first one does.
+    """
+    if not trainer.accelerator.is_main_process:
+        return
     scratch = run_dir / ".model.part"
     model = trainer.accelerator.unwrap_model(trainer.model)
     options: dict[str, Any] = {}
@@ -147,4 +153,4 @@ def save(trainer: Any, base: BaseModel, run_dir: Path) -> Path:
     model.save_pretrained(scratch, **options)
     trainer.processing_class.save_pretrained(scratch)
     (scratch / "README.md").unlink(missing_ok=True)  # peft's empty card; ours follows the examination
-    return scratch.rename(run_dir / "model")
+    scratch.rename(run_dir / "model")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from foundry import console
+from foundry import console, ranks
 from foundry.compute import Backend, Compute
 from foundry.errors import FoundryError, HardwareError
 from foundry.hardware import Machine, Needs, size
@@ -163,6 +163,7 @@ class Tuning(Method):
         write_atomic(run_dir / AUDIT, ahead.audit)
         console.stage("train", ahead.line)
         work = partial(self.learn, made, base, compute, run_dir, resume)
+        ranks.share(partial(work, "peft", None))
         metrics, backend = backends.trained(work, self, compute, run_dir, observer)
         kind: Literal["adapter", "full"] = "full" if self.adapter is None else "adapter"
         return Checkpoint(run_dir / "model", kind, base, metrics, pruned.sha256, backend=backend)
@@ -175,9 +176,11 @@ class Tuning(Method):
         run_dir: Path,
         resume: Path | None,
         backend: Backend,
-        observer: Observer,
+        observer: Observer | None,
     ) -> dict[str, float]:
         """Train on tokenised rows in this process, write `run_dir/model` and return the final metrics.
+
+        Of several processes the first one writes, and has an observer.
 
         Raises:
             TrainingError: The loss is not finite.
@@ -257,6 +260,7 @@ class Tuning(Method):
             "include_num_input_tokens_seen": "non_padding",
             "save_steps": self.save_steps,
             "save_total_limit": 2,
+            "ddp_find_unused_parameters": False,  # every weight that is trained is used in each step
             "seed": compute.seed,
             "data_seed": compute.seed,
             "report_to": [],

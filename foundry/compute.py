@@ -24,6 +24,7 @@ class Compute(Component):
         device_memory_gb: The preflight plans for a node with so much memory (GB, 10⁹ bytes), a GPU unless `device`
             says otherwise; None plans for this machine.
         backend: `auto` takes unsloth where it is installed and trains the method, else peft with a warning.
+        fsdp: Whether the processes that torchrun starts divide the weights among them (FSDP2).
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -34,6 +35,7 @@ class Compute(Component):
     threads: int | None = Field(None, ge=1)
     device_memory_gb: float | None = Field(None, gt=0)
     backend: Literal["auto", "unsloth", "peft"] = "auto"
+    fsdp: bool = False
 
     def machine(self) -> Machine:
         """Look the device up.

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import PrinterCallback, TrainerCallback
 
 from foundry import console
@@ -23,6 +25,15 @@ class Watched:
     last_loss = math.nan
     partial_loss = 0.0
     rows: list[int]
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Have weights divided on a CPU too: torch does, but accelerate asks for it on other devices alone."""
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        args, state = self.args, self.accelerator.state  # type: ignore[attr-defined]
+        if args.fsdp_plugin_args is not None and not self.is_fsdp_enabled:
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
+            state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+            self.is_fsdp_enabled = True
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """Take a step as TRL does, then look at its loss.
@@ -140,11 +151,12 @@ def save(trainer: Any, base: BaseModel, run_dir: Path) -> None:
 
     Of several processes the first one does.
     """
+    divided = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if not trainer.accelerator.is_main_process:
         return
     scratch = run_dir / ".model.part"
     model = trainer.accelerator.unwrap_model(trainer.model)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if divided is None else {"state_dict": divided}
     if hasattr(model, "peft_config"):
         options["save_embedding_layers"] = False  # never trained here; looking whether they were asks the hub
         for adapter in model.peft_config.values():

@@ -260,6 +260,8 @@ class Tuning(Method):
             "include_num_input_tokens_seen": "non_padding",
             "save_steps": self.save_steps,
             "save_total_limit": 2,
+            "fsdp": compute.fsdp,
+            "fsdp_config": {"version": 2} if compute.fsdp else None,
             "ddp_find_unused_parameters": False,  # every weight that is trained is used in each step
             "seed": compute.seed,
             "data_seed": compute.seed,

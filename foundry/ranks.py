@@ -5,16 +5,19 @@ So rows are read, files written and words said once. The others wait, and are ha
 
 import os
 import pickle
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from itertools import count
 from typing import Any
 
-from foundry.errors import ConfigError
+from foundry.errors import ConfigError, TrainingError
 
 FOREVER = timedelta(days=365)
 """How long the others wait: what comes before training, or between two of them, may take hours."""
+_LOST = re.compile(r"^Dist\w*Error|gloo|NCCL")
 _NUMBERS = count()
 
 
@@ -59,6 +62,21 @@ def follow() -> None:
         if work is None:
             return
         work()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Tell the loss of another process in one line; what ended it, it says itself.
+
+    Raises:
+        TrainingError: It does not answer any more.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world() == 1 or not _LOST.search(f"{type(error).__name__}: {error}"):
+            raise
+        raise TrainingError(f"another of the {world()} processes has ended, and what it said tells why") from error
 
 
 @cache

@@ -25,6 +25,7 @@ class Watched:
     last_loss = math.nan
     partial_loss = 0.0
     rows: list[int]
+    is_fsdp_enabled: bool
 
     def create_accelerator_and_postprocess(self) -> None:
         """Have weights divided on a CPU too: torch does, but accelerate asks for it on other devices alone."""
@@ -109,6 +110,8 @@ def fit(trainer: Any, machine: Machine, observer: Observer | None, resume: Path 
     trainer.remove_callback(PrinterCallback)  # it prints a bare dictionary
     trainer.add_callback(watcher)
     start = newest_intact(resume) if resume else None
+    if start is not None:
+        _need_optimizer(start, divided=trainer.is_fsdp_enabled)
     try:
         result = trainer.train(resume_from_checkpoint=str(start) if start else None)
     except RuntimeError as error:
@@ -128,6 +131,19 @@ def fit(trainer: Any, machine: Machine, observer: Observer | None, resume: Path 
         "peak_memory_bytes": float(peak_memory(machine.device)),
         "trainable_parameters": float(sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)),
     }
+
+
+def _need_optimizer(checkpoint: Path, *, divided: bool) -> None:
+    """See that the optimiser's state is there in the form that will be read: it would be begun anew in silence.
+
+    Raises:
+        DataError: It was written with divided weights and will be read without, or the reverse.
+    """
+    if not (checkpoint / ("optimizer.bin" if divided else "optimizer.pt")).is_file():
+        raise DataError(
+            f"resume: {checkpoint} has no optimiser state of a run {'with' if divided else 'without'} compute=fsdp; "
+            f"go on with compute.fsdp={str(not divided).lower()}, as it was begun"
+        )
 
 
 def newest_intact(run_dir: Path) -> Path | None:
@@ -151,12 +167,11 @@ def save(trainer: Any, base: BaseModel, run_dir: Path) -> None:
 
     Of several processes the first one does.
     """
-    divided = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    options = _gathered(trainer)
     if not trainer.accelerator.is_main_process:
         return
     scratch = run_dir / ".model.part"
     model = trainer.accelerator.unwrap_model(trainer.model)
-    options: dict[str, Any] = {} if divided is None else {"state_dict": divided}
     if hasattr(model, "peft_config"):
         options["save_embedding_layers"] = False  # never trained here; looking whether they were asks the hub
         for adapter in model.peft_config.values():
@@ -166,3 +181,13 @@ def save(trainer: Any, base: BaseModel, run_dir: Path) -> None:
     trainer.processing_class.save_pretrained(scratch)
     (scratch / "README.md").unlink(missing_ok=True)  # peft's empty card; ours follows the examination
     scratch.rename(run_dir / "model")
+
+
+def _gathered(trainer: Any) -> dict[str, Any]:
+    """The option of `save_pretrained` for weights that the processes divided among them: all of them, whole."""
+    if not trainer.is_fsdp_enabled:
+        return {}
+    whole = trainer.accelerator.get_state_dict(trainer.model)
+    for tied in getattr(trainer.model, "all_tied_weights_keys", {}):
+        whole.pop(tied, None)  # it is there under the name that it is tied to
+    return {"state_dict": whole}

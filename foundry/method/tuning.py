@@ -75,6 +75,11 @@ class Tuning(Method):
             from foundry.loading import need_bitsandbytes
 
             need_bitsandbytes()
+        if compute.fsdp and ranks.world() == 1:
+            raise HardwareError(
+                "compute=fsdp divides the weights among several processes, and this is the only one; "
+                "torchrun --nproc-per-node N -m foundry.train compute=fsdp …"
+            )
         warning = backends.check(self, compute)
         if node.device == "cpu" or node.total >= self.least_gpu_memory or self.allow_gradient_checkpointing:
             return warning
@@ -190,9 +195,10 @@ class Tuning(Method):
 
         quiet()
         machine = compute.machine()
-        trainer = self._trainer(made, base, compute, machine, run_dir, backend)
-        metrics = fit(trainer, machine, observer, resume)
-        save(trainer, base, run_dir)
+        with ranks.together():
+            trainer = self._trainer(made, base, compute, machine, run_dir, backend)
+            metrics = fit(trainer, machine, observer, resume)
+            save(trainer, base, run_dir)
         return metrics
 
     @abstractmethod

@@ -31,6 +31,9 @@ _LIBRARIES = (
     "tokenizers",
     "accelerate",
     "pyarrow",
+    "bitsandbytes",
+    "unsloth",
+    "unsloth_zoo",
 )
 
 

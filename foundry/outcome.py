@@ -14,6 +14,7 @@ from pydantic import BaseModel as PydanticModel
 from foundry import console, lot
 from foundry.config import TARGET, Component
 from foundry.hardware import Machine, Needs, size
+from foundry.ranks import world
 from foundry.records import (
     BaseModel,
     Checkpoint,
@@ -185,7 +186,7 @@ def numbered(
         base={"name": checkpoint.base.name, "files": dict(checkpoint.base.files)},
         files={f"model/{name}": sha for name, sha in lot.digest_folder(checkpoint.path).items()},
         seed=seed,
-        hardware=machine.describe(),
+        hardware=machine.describe() | {"processes": world(), "backend": checkpoint.backend},
         parents=dataset.parents,
     )
     write_json(run_dir / lot.LOT, made)
@@ -242,7 +243,7 @@ def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> 
     baselines = {f"{m.name}_baseline": m.baseline for m in verdict.measurements}
     run.metrics({**checkpoint.metrics, **scores, **gains, **baselines}, step)
     run.tags({"lot": checkpoint.lot, "verdict": status(verdict), "base": checkpoint.base.name})
-    run.tags({NOTE: _note(checkpoint, verdict)})
+    run.tags({"backend": checkpoint.backend, NOTE: _note(checkpoint, verdict)})
     for name in ("manifest.yaml", "lot.json", "verdict.json", "report.html", "loss.csv"):
         run.artifact(run_dir / name)
     run.model(checkpoint)

@@ -143,7 +143,8 @@ def run(words, folder, monkeypatch):
     from foundry.__main__ import main
 
     monkeypatch.chdir(folder)
-    return main(["train", "model=tiny", "examine=none", "publish=none", "dry_run=true", *words])
+    quiet = ["model=tiny", "examine=none", "publish=none", "compute.backend=peft", "dry_run=true"]
+    return main(["train", *quiet, *words])
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -93,7 +95,7 @@ class TestAnyMachine:
 
     @pytest.mark.skipif(HERE, reason="unsloth is installed")
     def test_without_unsloth_it_is_peft_and_one_line_says_so(self, tmp_path, capsys, base):
-        with pytest.raises(HardwareError, match="unsloth is not installed .pip install 'model-foundry.unsloth.'"):
+        with pytest.raises(HardwareError, match=r"unsloth is not installed .pip install 'model-foundry.unsloth.'"):
             SFT().check(dict, COMPUTE.model_copy(update={"backend": "unsloth"}), COMPUTE.machine())
         assert "unsloth is not installed" in SFT().check(dict, COMPUTE, COMPUTE.machine())
         checkpoint, _ = trained(base, tmp_path / "run", "auto", max_steps=1)
@@ -122,14 +124,14 @@ class TestAnyMachine:
         assert (checkpoint.backend, len(losses)) == ("peft", 2)
         (line,) = (line for line in capsys.readouterr().err.splitlines() if "warning" in line)
         assert "unsloth cannot be imported: RuntimeError: torchvision does not match" in line
-        with pytest.raises(HardwareError, match="compute.backend=unsloth: unsloth cannot be imported: RuntimeError"):
+        with pytest.raises(HardwareError, match=r"compute.backend=unsloth: unsloth cannot be imported: RuntimeError"):
             trained(base, tmp_path / "forced", "unsloth", max_steps=2)
 
 
 class TestUnsloth:
     """Each run starts a process that imports unsloth, which takes about ten seconds."""
 
-    pytestmark = [
+    pytestmark: ClassVar = [
         pytest.mark.unsloth,
         pytest.mark.slow,
         pytest.mark.skipif(not HERE, reason="unsloth is not installed (make unsloth-cpu)"),
@@ -140,8 +142,8 @@ class TestUnsloth:
         from transformers import LlamaForCausalLM
         from trl import SFTTrainer
 
-        fast, seen = trained(base, tmp_path / "unsloth", "auto", adapter=ADAPTERS[name], learning_rate=1e-2)
-        plain, expected = trained(base, tmp_path / "peft", "peft", adapter=ADAPTERS[name], learning_rate=1e-2)
+        fast, seen = trained(base, tmp_path / "unsloth", "auto", adapter=ADAPTERS[name])
+        plain, expected = trained(base, tmp_path / "peft", "peft", adapter=ADAPTERS[name])
         assert (fast.backend, plain.backend) == ("unsloth", "peft")
         assert len(seen) == 8
         assert seen[1] == pytest.approx(expected[1], abs=1e-3)
@@ -160,12 +162,17 @@ class TestUnsloth:
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
 
     def test_its_failures_are_those_of_the_job(self, base, tmp_path):
-        with pytest.raises(TrainingError, match=r"step \d: the loss is nan on training rows"):
-            trained(base, tmp_path / "nan", "unsloth", adapter=None, learning_rate=1.0, max_steps=50)
+        from safetensors.torch import load_file, save_file
+
+        shutil.copytree(base.path, tmp_path / "broken")
+        file = tmp_path / "broken" / "model.safetensors"
+        save_file({name: weight * float("nan") for name, weight in load_file(file).items()}, file, {"format": "pt"})
+        with pytest.raises(TrainingError, match=r"step 1: the loss is nan on training rows"):
+            trained(replace(base, path=tmp_path / "broken"), tmp_path / "run", "unsloth")
 
     def test_a_killed_process_is_told(self, base, tmp_path, monkeypatch):
         class Killing(Seen):
-            def metrics(self, values, step):
+            def metrics(self, values, step):  # noqa: ARG002
                 (child,) = psutil.Process().children()
                 child.kill()
 

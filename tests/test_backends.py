@@ -1,6 +1,7 @@
 """Backends: which one trains, what is said of it, and that unsloth and peft come to the same."""
 
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from typing import ClassVar
 
 import psutil
 import pytest
+from processes import Job
 
 from foundry.compute import Compute
 from foundry.errors import HardwareError, TrainingError
@@ -179,6 +181,29 @@ class TestUnsloth:
         monkeypatch.setattr(sys.modules[__name__], "Seen", Killing)
         with pytest.raises(HardwareError, match="the process that trains with unsloth ended with -9"):
             trained(base, tmp_path / "run", "unsloth")
+
+    @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+    def test_it_does_not_outlive_the_job(self, tmp_path, sent, code):
+        words = ["model=tiny", "data.size=48", "data.eval_size=4", "prune=none", "examine=none", "publish=none"]
+        endless = [
+            "method.max_steps=1000000",
+            "method.logging_steps=1",
+            "compute.device=cpu",
+            "compute.backend=unsloth",
+        ]
+        with Job(tmp_path, "train", *words, *endless) as job:
+            job.until(lambda: any('"loss"' in path.read_text() for path in tmp_path.glob("outputs/*/*/metrics.jsonl")))
+            (process,) = (p for p in psutil.process_iter() if is_trainer(p, tmp_path))
+            job.send(sent)
+            assert job.wait(60) == code
+            process.wait(30)
+
+
+def is_trainer(process, folder):
+    try:
+        return "foundry.method.apart" in process.cmdline() and Path(process.cwd()) == folder
+    except psutil.Error:
+        return False
 
 
 @pytest.mark.gpu

@@ -32,8 +32,14 @@ class CannotImportError(Exception):
     """unsloth cannot be imported; the message says why."""
 
 
-def apart(work: "Work", run_dir: Path, observer: Observer) -> Mapping[str, float]:
+def apart(work: "Work", run_dir: Path, observer: Observer, device: str) -> Mapping[str, float]:
     """Do the work in a process that imports unsloth first; its metrics of each step come here.
+
+    Args:
+        work: What is done there.
+        run_dir: Where its log lies.
+        observer: Who sees the metrics.
+        device: Where tensors live; unsloth would take a GPU unasked.
 
     Raises:
         CannotImportError: It could not be imported.
@@ -42,7 +48,8 @@ def apart(work: "Work", run_dir: Path, observer: Observer) -> Mapping[str, float
     """
     ours, theirs = Pipe()
     command = [sys.executable, "-m", "foundry.method.apart", str(theirs.fileno())]
-    with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:  # noqa: S603  # our own module
+    environment = os.environ | ({"UNSLOTH_FORCE_CPU": "1"} if device == "cpu" else {})
+    with subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()]) as process:  # noqa: S603  # our own module
         theirs.close()
         try:
             ours.send((work, run_dir))

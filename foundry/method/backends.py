@@ -1,6 +1,7 @@
 """Backends: what opens the base, puts the adapter on it and computes its steps: unsloth, or transformers with peft."""
 
 import io
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -30,6 +31,8 @@ def unfit(method: "Tuning") -> str | None:
         return f"unsloth has no kernels for the loss of {type(method).__name__}"
     if method.adapter is not None and method.adapter.dora:
         return "unsloth has no kernels for DoRA"
+    if sys.platform == "darwin":
+        return "on a Mac unsloth trains with MLX, and not through TRL"
     if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
         return "unsloth is not installed (pip install 'model-foundry[unsloth]'; without a GPU, make unsloth-cpu)"
     return None
@@ -55,7 +58,7 @@ def trained(work: Work, method: "Tuning", compute: Compute, run_dir: Path, obser
         from foundry.method.apart import CannotImportError, apart
 
         try:
-            return apart(work, run_dir, observer), "unsloth"
+            return apart(work, run_dir, observer, compute.device), "unsloth"
         except CannotImportError as error:
             console.warn(_peft_instead(compute, f"unsloth cannot be imported: {error}"))
     return work("peft", observer), "peft"

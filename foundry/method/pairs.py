@@ -56,6 +56,7 @@ class PairLoss:
 
     seen: dict[str, list[float]]
     accelerator: Any
+    args: Any
 
     def pair_losses(self, model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of each pair, (B,), and what to log of them, each (B,)."""
@@ -83,5 +84,7 @@ class PairLoss:
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the means of what was seen since the last time."""
         seen = self.__dict__.pop("seen", {})
-        means = self.accelerator.reduce(torch.tensor([fmean(values) for values in seen.values()]), "mean")
+        means = self.accelerator.reduce(
+            torch.tensor([fmean(values) for values in seen.values()], device=self.args.device), "mean"
+        )
         super().log(logs | dict(zip(seen, means.tolist(), strict=True)), start_time)  # type: ignore[misc]

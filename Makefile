@@ -1,10 +1,10 @@
-# make demo · make test · make ui · make bench · make lint. Everything lives in .venv; a stamp tells what is installed.
+# make demo · make test · make ui · make bench · make lint · make unsloth-cpu. Everything lives in .venv; a stamp tells what is installed.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test quick ui bench lint fix clean
+.PHONY: demo test quick ui bench lint fix unsloth-cpu clean
 
 demo: $(STAMP)
 	$(BIN)/foundry train
@@ -26,6 +26,11 @@ lint: $(STAMP)
 
 fix: $(STAMP)
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+# Without what unsloth needs on a GPU alone (torchvision, triton, xformers …): some of it has no build for a CPU torch.
+unsloth-cpu: $(STAMP)
+	$(BIN)/pip install --quiet 'sentencepiece>=0.2' pillow protobuf regex
+	$(BIN)/pip install --quiet --no-deps unsloth==2026.10.9 unsloth_zoo==2026.10.9
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv

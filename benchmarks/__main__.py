@@ -22,6 +22,8 @@ def main(names):
             sys.exit(f"there is no benchmark {name!r} (known: {', '.join(known)})")
         print(f"{name} …", flush=True)
         result = importlib.import_module(f"benchmarks.bench_{name}").run()
+        if result is None:  # what it measures is not installed
+            continue
         result |= {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "libraries": libraries()}
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     table = markdown()

@@ -71,7 +71,7 @@ def measure(overrides):
     from foundry.records import Pruned
 
     assert trainers  # its libraries are loaded before the measurement begins
-    job = foundry.compose(["model=smollm2_135m", "examine=none", "publish=none", *overrides])
+    job = foundry.compose(["model=smollm2_135m", "examine=none", "publish=none", "compute.backend=peft", *overrides])
     base, compute = job.model.fetch(), job.compute.model_copy(update={"batch_size": BATCH})
     pruned, machine = Pruned(list(rows()), (), "", ""), compute.machine()
     method = job.method.model_copy(update={"max_steps": 3})

@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from foundry import multirun
+from foundry import console, multirun, ranks
 from foundry.composer import Composer, checking, jobs
 from foundry.config import CONF, build
 from foundry.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, FoundryError
@@ -48,7 +48,13 @@ def main(task: Task, check: Check, config_name: str, argv: Sequence[str] | None 
         argv: Command-line arguments without the program; those of the process by default.
     """
     prepare()
-    return guarded(lambda: _hydra_app(task, check, config_name, list(sys.argv[1:] if argv is None else argv)))
+    if not ranks.leads():
+        console.mute()
+        return guarded(ranks.follow)
+    try:
+        return guarded(lambda: _hydra_app(task, check, config_name, list(sys.argv[1:] if argv is None else argv)))
+    finally:
+        ranks.share(None)
 
 
 def guarded(work: Callable[[], Any]) -> int:

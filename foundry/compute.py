@@ -7,6 +7,9 @@ from pydantic import Field
 from foundry.config import Component
 from foundry.hardware import Machine, detect, planned
 
+Backend = Literal["unsloth", "peft"]
+"""What opens a model for training and computes its steps."""
+
 
 class Compute(Component):
     """How a job is computed.
@@ -20,6 +23,8 @@ class Compute(Component):
         threads: CPU threads, None for every core.
         device_memory_gb: The preflight plans for a node with so much memory (GB, 10⁹ bytes), a GPU unless `device`
             says otherwise; None plans for this machine.
+        backend: `auto` takes unsloth where it is installed and trains the method, else peft with a warning.
+        fsdp: Whether the processes that torchrun starts divide the weights among them (FSDP2).
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -29,6 +34,8 @@ class Compute(Component):
     seed: int = Field(0, ge=0, lt=2**32)
     threads: int | None = Field(None, ge=1)
     device_memory_gb: float | None = Field(None, gt=0)
+    backend: Literal["auto", "unsloth", "peft"] = "auto"
+    fsdp: bool = False
 
     def machine(self) -> Machine:
         """Look the device up.

@@ -14,6 +14,8 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+LOG = "foundry.log"
+"""The log of a job, in its run directory."""
 _LOG = logging.getLogger("foundry")
 _LOG.addHandler(logging.NullHandler())  # without a log file, nothing is said twice
 _OUT = Console(highlight=False, soft_wrap=True)
@@ -38,6 +40,11 @@ def warn(text: str) -> None:
     """Warn on stderr and in the log."""
     _ERR.print(f"[yellow]warning[/]  {escape(text)}")
     _LOG.warning("%s", text)
+
+
+def mute() -> None:
+    """Say nothing from here on: another process of the same job does."""
+    _OUT.quiet = _ERR.quiet = True
 
 
 def summary(title: str, rows: Mapping[str, str], *, passed: bool) -> None:
@@ -118,7 +125,7 @@ def _progress() -> Progress:
         TextColumn("left"),
         console=_OUT,
         transient=not sys.stdout.isatty(),
-        disable=not sys.stdout.isatty(),
+        disable=_OUT.quiet or not sys.stdout.isatty(),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foundry.errors import HardwareError
+from foundry.ranks import local
 
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["bf16", "fp32"]
@@ -28,7 +29,7 @@ class Machine:
         precision: What matrix products are computed in; bf16 means autocast over fp32 sums.
         threads: CPU threads that torch uses.
         name: The processor's or the GPU's name.
-        memory: Bytes that are free on the device.
+        memory: Bytes that are free on the device, for each of the processes that share it.
         total: Bytes that the device has.
     """
 
@@ -66,7 +67,11 @@ def detect(device: str, precision: str, threads: int | None) -> Machine:
     everything = _every_thread()
     threads = threads or everything
     torch.set_num_threads(threads)
-    return Machine(chosen, settled, threads, _device_name(chosen), free_memory(chosen), total_memory(chosen))
+    number, sharing = local()
+    if chosen == "cuda":
+        torch.cuda.set_device(number)
+    free = free_memory(chosen) // (1 if chosen == "cuda" else sharing)
+    return Machine(chosen, settled, threads, _device_name(chosen), free, total_memory(chosen))
 
 
 @cache

@@ -84,18 +84,16 @@ def load_model(base: Path, machine: Machine, adapter: Path | None = None, quanti
         DataError: The weights are broken or do not fit their config.
         HardwareError: 4-bit weights, and bitsandbytes is not installed.
     """
-    import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     for folder in (base, adapter) if adapter is not None else (base,):
         check_model(folder)
-    half = machine.precision == "bf16" and machine.device != "cpu"
     four = _four_bit(base, machine, quantize)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base,
-            dtype=torch.bfloat16 if half else torch.float32,
+            dtype=weights_dtype(machine),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -108,6 +106,13 @@ def load_model(base: Path, machine: Machine, adapter: Path | None = None, quanti
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{adapter or base}: the weights cannot be loaded: {_first(error)}") from error
     return model if four else model.to(machine.device)
+
+
+def weights_dtype(machine: Machine) -> Any:
+    """The torch dtype that weights have on this machine."""
+    import torch
+
+    return torch.bfloat16 if machine.precision == "bf16" and machine.device != "cpu" else torch.float32
 
 
 def _four_bit(base: Path, machine: Machine, quantize: str | None) -> dict[str, Any]:

@@ -35,6 +35,9 @@ _LIBRARIES = (
     "tokenizers",
     "accelerate",
     "pyarrow",
+    "bitsandbytes",
+    "unsloth",
+    "unsloth_zoo",
 )
 
 

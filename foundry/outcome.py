@@ -14,6 +14,7 @@ from pydantic import BaseModel as PydanticModel
 from foundry import console, lot
 from foundry.config import TARGET, Component
 from foundry.hardware import Machine, Needs, size
+from foundry.ranks import world
 from foundry.records import (
     BaseModel,
     Checkpoint,
@@ -80,7 +81,7 @@ def _plain(value: Any) -> Any:
 @contextmanager
 def recorded(run_dir: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Keep the manifest and a log in the run directory while the job runs."""
-    handler = console.log_to(run_dir / "foundry.log")
+    handler = console.log_to(run_dir / console.LOG)
     try:
         write_yaml(run_dir / "manifest.yaml", dict(settings))
         yield
@@ -207,7 +208,7 @@ def numbered(
         base={"name": checkpoint.base.name, "files": dict(checkpoint.base.files)},
         files={f"model/{name}": sha for name, sha in (checkpoint.files or lot.digest_folder(checkpoint.path)).items()},
         seed=seed,
-        hardware=machine.describe(),
+        hardware=machine.describe() | {"processes": world(), "backend": checkpoint.backend},
         parents=parents,
     )
     write_json(run_dir / lot.LOT, made)
@@ -266,7 +267,7 @@ def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> 
     baselines = {f"{m.name}_baseline": m.baseline for m in verdict.measurements}
     run.metrics({**checkpoint.metrics, **scores, **gains, **baselines}, step)
     run.tags({"lot": checkpoint.lot, "verdict": status(verdict), "base": checkpoint.base.name})
-    run.tags({NOTE: _note(checkpoint, verdict)})
+    run.tags({"backend": checkpoint.backend, NOTE: _note(checkpoint, verdict)})
     for name in ("manifest.yaml", "lot.json", "verdict.json", "report.html", "loss.csv"):
         if (run_dir / name).is_file():  # a merge has no losses
             run.artifact(run_dir / name)

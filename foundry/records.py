@@ -167,7 +167,8 @@ class Checkpoint:
     """A trained or fused adapter or full model on disk, with its final metrics and its lot number.
 
     `pruned_sha256` is the digest of the rows that it learnt from, empty for a merge, which has a `fusion` instead;
-    `files` the SHA-256 of each of its files, where they were digested before it appeared.
+    `files` the SHA-256 of each of its files, where they were digested before it appeared; `backend` is what computed
+    its training steps.
     """
 
     path: Path
@@ -178,6 +179,7 @@ class Checkpoint:
     lot: str = ""
     fusion: Fusion | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    backend: str = "peft"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from processes import Job
 
 TINY = [
     "model=tiny",
+    "compute.backend=peft",
     "data.size=48",
     "data.eval_size=24",
     "method.max_steps=8",

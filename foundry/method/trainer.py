@@ -6,6 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import PrinterCallback, TrainerCallback
 
 from foundry import console
@@ -23,6 +26,16 @@ class Watched:
     last_loss = math.nan
     partial_loss = 0.0
     rows: list[int]
+    is_fsdp_enabled: bool
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Have weights divided on a CPU too: torch does, but accelerate asks for it on other devices alone."""
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        args, state = self.args, self.accelerator.state  # type: ignore[attr-defined]
+        if args.fsdp_plugin_args is not None and not self.is_fsdp_enabled:
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
+            state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+            self.is_fsdp_enabled = True
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """Take a step as TRL does, then look at its loss.
@@ -36,7 +49,8 @@ class Watched:
             raise TrainingError(self._not_finite(float(loss), self.rows))
         self.partial_loss += float(loss)
         if self.accelerator.sync_gradients:  # type: ignore[attr-defined]
-            self.last_loss, self.partial_loss = self.partial_loss, 0.0
+            shown = torch.tensor(self.partial_loss, device=self.args.device)  # type: ignore[attr-defined]
+            self.last_loss, self.partial_loss = float(self.accelerator.reduce(shown, "mean")), 0.0  # type: ignore[attr-defined]
         return loss
 
     def _not_finite(self, loss: float, rows: list[int]) -> str:
@@ -53,7 +67,7 @@ class Watched:
 class _Watcher(TrainerCallback):  # type: ignore[misc]
     """Shows progress, passes metrics on, and seals checkpoints."""
 
-    def __init__(self, trainer: Any, observer: Observer) -> None:
+    def __init__(self, trainer: Any, observer: Observer | None) -> None:
         self.trainer = trainer
         self.observer = observer
         self.progress = console.TrainingProgress()
@@ -69,13 +83,14 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
         self.progress.step(state.global_step, self.trainer.last_loss, self.speed(state))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:  # noqa: ARG002
-        if "loss" in logs:
+        if "loss" in logs and self.observer is not None:
             numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
             self.observer.metrics({**numbers, "tokens_per_second": self.speed(state)}, state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        mark_intact(folder)
+        self.trainer.accelerator.wait_for_everyone()  # each process has written its random state by then
+        if state.is_world_process_zero:
+            mark_intact(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self.progress.stop()
@@ -85,19 +100,19 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
         return (float(state.num_input_tokens_seen or 0) - self.before) / max(time.perf_counter() - self.started, 1e-9)
 
 
-def fit(trainer: Any, machine: Machine, observer: Observer, resume: Path | None) -> dict[str, float]:
+def fit(trainer: Any, machine: Machine, observer: Observer | None, resume: Path | None) -> dict[str, float]:
     """Run the trainer to its end and return its final metrics.
 
     Raises:
         TrainingError: The loss is not finite.
         HardwareError: Memory ran out.
     """
-    import torch
-
     watcher = _Watcher(trainer, observer)
     trainer.remove_callback(PrinterCallback)  # it prints a bare dictionary
     trainer.add_callback(watcher)
     start = newest_intact(resume) if resume else None
+    if start is not None:
+        _need_optimizer(start, divided=trainer.is_fsdp_enabled)
     try:
         result = trainer.train(resume_from_checkpoint=str(start) if start else None)
     except RuntimeError as error:
@@ -119,6 +134,19 @@ def fit(trainer: Any, machine: Machine, observer: Observer, resume: Path | None)
     }
 
 
+def _need_optimizer(checkpoint: Path, *, divided: bool) -> None:
+    """See that the optimiser's state is there in the form that will be read: it would be begun anew in silence.
+
+    Raises:
+        DataError: It was written with divided weights and will be read without, or the reverse.
+    """
+    if not (checkpoint / ("optimizer.bin" if divided else "optimizer.pt")).is_file():
+        raise DataError(
+            f"resume: {checkpoint} has no optimiser state of a run {'with' if divided else 'without'} compute=fsdp; "
+            f"go on with compute.fsdp={str(not divided).lower()}, as it was begun"
+        )
+
+
 def newest_intact(run_dir: Path) -> Path | None:
     """The newest checkpoint of a run whose files are all as they were written, or None.
 
@@ -136,11 +164,16 @@ def newest_intact(run_dir: Path) -> Path | None:
     return None
 
 
-def save(trainer: Any, base: BaseModel, run_dir: Path) -> Path:
-    """Write the trained adapter or model with its tokenizer; `run_dir/model` appears by one rename."""
+def save(trainer: Any, base: BaseModel, run_dir: Path) -> None:
+    """Write the trained adapter or model with its tokenizer; `run_dir/model` appears by one rename.
+
+    Of several processes the first one does.
+    """
+    options = _gathered(trainer)
+    if not trainer.accelerator.is_main_process:
+        return
     scratch = run_dir / ".model.part"
     model = trainer.accelerator.unwrap_model(trainer.model)
-    options: dict[str, Any] = {}
     if hasattr(model, "peft_config"):
         options["save_embedding_layers"] = False  # never trained here; looking whether they were asks the hub
         for adapter in model.peft_config.values():
@@ -149,4 +182,14 @@ def save(trainer: Any, base: BaseModel, run_dir: Path) -> Path:
     model.save_pretrained(scratch, **options)
     trainer.processing_class.save_pretrained(scratch)
     (scratch / "README.md").unlink(missing_ok=True)  # peft's empty card; ours follows the examination
-    return scratch.rename(run_dir / "model")
+    scratch.rename(run_dir / "model")
+
+
+def _gathered(trainer: Any) -> dict[str, Any]:
+    """The option of `save_pretrained` for weights that the processes divided among them: all of them, whole."""
+    if not trainer.is_fsdp_enabled:
+        return {}
+    whole = trainer.accelerator.get_state_dict(trainer.model)
+    for tied in getattr(trainer.model, "all_tied_weights_keys", {}):
+        whole.pop(tied, None)  # it is there under the name that it is tied to
+    return {"state_dict": whole}

@@ -2,17 +2,18 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from foundry import console
-from foundry.compute import Compute
+from foundry import console, ranks
+from foundry.compute import Backend, Compute
 from foundry.errors import FoundryError, HardwareError
 from foundry.hardware import Machine, Needs, forget_peak, size
 from foundry.loading import read_config
-from foundry.method import Method, Observer, Outlook
+from foundry.method import Method, Observer, Outlook, backends
 from foundry.method.adapter import Adapter
 from foundry.method.kept import tokenised
 from foundry.method.tokens import need_end_of_turn, need_template
@@ -77,8 +78,14 @@ class Tuning(Method):
             from foundry.loading import need_bitsandbytes
 
             need_bitsandbytes()
+        if compute.fsdp and ranks.world() == 1:
+            raise HardwareError(
+                "compute=fsdp divides the weights among several processes, and this is the only one; "
+                "torchrun --nproc-per-node N -m foundry.train compute=fsdp …"
+            )
+        warning = backends.check(self, compute)
         if node.device == "cpu" or node.total >= self.least_gpu_memory or self.allow_gradient_checkpointing:
-            return None
+            return warning
         line = (
             f"Insufficient VRAM for {type(self).__name__}. Use Gradient Checkpointing or upgrade node. "
             f"{self._estimated(config, compute, node)}; {node.total / 1e9:.3g} GB there, "
@@ -86,7 +93,7 @@ class Tuning(Method):
         )
         if self.strict_hardware_check:
             raise HardwareError(f"{line}, or method.strict_hardware_check=false to try all the same")
-        return line
+        return f"{line}; {warning}" if warning else line
 
     def _estimated(self, config: Callable[[], Mapping[str, Any]], compute: Compute, node: Machine) -> str:
         from foundry.method.memory import full_batch, needs
@@ -157,20 +164,47 @@ class Tuning(Method):
             TrainingError: The loss is not finite.
         """
         from foundry.loading import load_tokenizer, quiet
-        from foundry.method.trainer import fit, save
 
         quiet()
-        forget_peak(machine.device)
         tokenizer = load_tokenizer(base.path)
         made = self._tokenised(pruned, tokenizer)
         ahead = self._outlook(made, pruned, tokenizer, base, compute, machine)
         write_atomic(run_dir / AUDIT, ahead.audit)
         console.stage("train", ahead.line)
-        trainer = self._trainer(made, tokenizer, base, compute, machine, run_dir)
-        metrics = fit(trainer, machine, observer, resume)
-        path = save(trainer, base, run_dir)
+        work = partial(self.learn, made, base, compute, run_dir, resume)
+        ranks.share(partial(work, "peft", None))
+        metrics, backend = backends.trained(work, self, compute, run_dir, observer)
         kind: Literal["adapter", "full"] = "full" if self.adapter is None else "adapter"
-        return Checkpoint(path, kind, base, metrics, pruned.sha256)
+        return Checkpoint(run_dir / "model", kind, base, metrics, pruned.sha256, backend=backend)
+
+    def learn(
+        self,
+        made: Sequence[Any],
+        base: BaseModel,
+        compute: Compute,
+        run_dir: Path,
+        resume: Path | None,
+        backend: Backend,
+        observer: Observer | None,
+    ) -> dict[str, float]:
+        """Train on tokenised rows in this process, write `run_dir/model` and return the final metrics.
+
+        Of several processes the first one writes, and has an observer.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        from foundry.loading import quiet
+        from foundry.method.trainer import fit, save
+
+        quiet()
+        machine = compute.machine()
+        forget_peak(machine.device)
+        with ranks.together():
+            trainer = self._trainer(made, base, compute, machine, run_dir, backend)
+            metrics = fit(trainer, machine, observer, resume)
+            save(trainer, base, run_dir)
+        return metrics
 
     @abstractmethod
     def _kinds(self) -> tuple[Any, Any, dict[str, Any]]:
@@ -180,18 +214,25 @@ class Tuning(Method):
         """Do what must be done while the weights are still the base's."""
 
     def _trainer(
-        self, made: Sequence[Any], tokenizer: Any, base: BaseModel, compute: Compute, machine: Machine, run_dir: Path
+        self,
+        made: Sequence[Any],
+        base: BaseModel,
+        compute: Compute,
+        machine: Machine,
+        run_dir: Path,
+        backend: Backend,
     ) -> Any:
         from datasets import disable_progress_bars
         from transformers import set_seed
 
-        from foundry.loading import load_model
+        from foundry.loading import load_tokenizer
         from foundry.method.batches import Collator, Packer
 
         disable_progress_bars()
         set_seed(compute.seed)
+        tokenizer = load_tokenizer(base.path)
         trainer_class, arguments_class, own = self._kinds()
-        model = load_model(base.path, machine, quantize=self.adapter.quantize if self.adapter else None)
+        model, adapter = backends.load(backend, self, base, compute, machine)
         packed = self.packing and self._packs(model)
         trainer = trainer_class(
             model=model,
@@ -199,7 +240,7 @@ class Tuning(Method):
             train_dataset=made,
             processing_class=tokenizer,
             data_collator=Packer() if packed else Collator(tokenizer.pad_token_id),
-            peft_config=None if self.adapter is None else self.adapter.peft(),
+            peft_config=adapter,
         )
         for weight in trainer.model.parameters():
             if weight.requires_grad:
@@ -243,6 +284,9 @@ class Tuning(Method):
             "include_num_input_tokens_seen": "all" if packed else "non_padding",
             "save_steps": self.save_steps,
             "save_total_limit": 2,
+            "fsdp": compute.fsdp,
+            "fsdp_config": {"version": 2} if compute.fsdp else None,
+            "ddp_find_unused_parameters": False,  # every weight that is trained is used in each step
             "seed": compute.seed,
             "data_seed": compute.seed,
             "report_to": [],

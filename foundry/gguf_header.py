@@ -46,7 +46,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says of itself. Arrays of numbers are tuples, of strings lists; `data` is where the tensors begin."""
+    """What a GGUF file says of itself, arrays as tuples of numbers or lists of strings; where tensor data begins."""
 
     version: int
     metadata: Mapping[str, Any]

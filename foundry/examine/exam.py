@@ -15,6 +15,7 @@ from foundry.examine.separate import Separating
 from foundry.hardware import Machine
 from foundry.lot import digest, digest_file, libraries
 from foundry.records import (
+    Answerer,
     BaseModel,
     Checkpoint,
     Dataset,
@@ -106,6 +107,20 @@ class Exam(Separating):
         ]
         passed = all(measurement.passed for measurement in measurements)
         return Verdict(passed, measurements, dataset.eval_sha256, checkpoint.lot)
+
+    def judge(self, subject: Checkpoint | Answerer, dataset: Dataset, machine: Machine) -> Mapping[str, float]:
+        """Measure something else on the same questions, a packaged file for instance: values by a metric's name."""
+        rows = dataset.eval
+        if isinstance(subject, Checkpoint):
+            found = self._answers(subject, rows, machine, subject.path.name)
+        else:
+            found = {
+                name: subject.answers(
+                    rows, max_new_tokens=metric.max_new_tokens, batch_size=metric.batch_size, note=name
+                )
+                for name, metric in self.metrics.items()
+            }
+        return {name: metric.score(rows, found[name]).value for name, metric in self.metrics.items()}
 
     def _measure(
         self, name: str, metric: Metric, rows: Sequence[Row], before: Sequence[str], after: Sequence[str]

@@ -94,7 +94,7 @@ class Deployment(Settings):
 
 
 @dataclass(frozen=True)
-class Tested:
+class Trial:
     """One test of a file: what was found, what was asked for (empty where nothing was), whether it holds."""
 
     name: str
@@ -103,26 +103,26 @@ class Tested:
     passed: bool
 
 
-def run(tests: Deployment, llama: Llama) -> list[Tested]:
+def run(tests: Deployment, llama: Llama) -> list[Trial]:
     """Run the tests against a server that is up; times and memory are always taken."""
     return [*_answers(tests, llama), *_speed(tests, llama)]
 
 
-def _answers(tests: Deployment, llama: Llama) -> Iterator[Tested]:
+def _answers(tests: Deployment, llama: Llama) -> Iterator[Trial]:
     if tests.tool_call:
         yield _tool_call(tests.tool_call, llama)
     for name, wanted in [("style", tests.style), ("guardrail", tests.guardrail)]:
         if wanted:
             text = llama.answer(_user(wanted.prompt), wanted.max_new_tokens).text
             found = re.search(wanted.pattern, text) is not None
-            yield Tested(name, _short(text), f"matches {wanted.pattern}", found)
+            yield Trial(name, _short(text), f"matches {wanted.pattern}", found)
 
 
-def _tool_call(wanted: ToolCall, llama: Llama) -> Tested:
+def _tool_call(wanted: ToolCall, llama: Llama) -> Trial:
     schema = wanted.json_schema
     held = {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}} if wanted.constrained else {}
     text = llama.answer(_user(wanted.prompt), wanted.max_new_tokens, **held).text
-    return Tested("tool call", _short(text), "valid JSON for its schema", valid(text, schema))
+    return Trial("tool call", _short(text), "valid JSON for its schema", valid(text, schema))
 
 
 def valid(text: str, schema: Mapping[str, Any]) -> bool:
@@ -142,7 +142,7 @@ def valid(text: str, schema: Mapping[str, Any]) -> bool:
     return True
 
 
-def _speed(tests: Deployment, llama: Llama) -> Iterator[Tested]:
+def _speed(tests: Deployment, llama: Llama) -> Iterator[Trial]:
     first, speed = [], []
     for number in range(tests.rounds):  # another first word each time, so that no prompt is in the cache
         times = [seconds for seconds, _ in llama.pieces(_user(f"{number + 1}. {tests.latency_prompt}"), 48)]
@@ -157,14 +157,14 @@ def _speed(tests: Deployment, llama: Llama) -> Iterator[Tested]:
 
 def _bounded(
     name: str, found: list[float], unit: str, lowest: float | None = None, highest: float | None = None
-) -> Tested:
+) -> Trial:
     bounds = [f"at least {lowest:g}"] if lowest is not None else []
     bounds += [f"at most {highest:g}"] if highest is not None else []
     if not found:
-        return Tested(name, "nothing was written", f"{' and '.join(bounds)} {unit}" if bounds else "", not bounds)
+        return Trial(name, "nothing was written", f"{' and '.join(bounds)} {unit}" if bounds else "", not bounds)
     value = statistics.median(found)
     passed = (lowest is None or value >= lowest) and (highest is None or value <= highest)
-    return Tested(name, f"{value:.3g} {unit}", f"{' and '.join(bounds)} {unit}" if bounds else "", passed)
+    return Trial(name, f"{value:.3g} {unit}", f"{' and '.join(bounds)} {unit}" if bounds else "", passed)
 
 
 def _user(text: str) -> list[dict[str, str]]:

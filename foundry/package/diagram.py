@@ -118,11 +118,11 @@ def _fit(line: str, most: int = 33) -> str:
 
 
 def _kind(settings: Mapping[str, Any], group: str) -> str:
-    """A component's class in small letters, with what people tell it apart by."""
+    """A component's module, as people choose it, with what they tell it apart by."""
     node = settings.get(group)
     if not isinstance(node, Mapping):
         return group
-    name = str(node.get(TARGET, group)).rsplit(".", 1)[-1].lower()
+    name = str(node.get(TARGET, f"{group}.{group}")).split(".")[-2]
     adapter = node.get("adapter")
     if isinstance(adapter, Mapping):
         return f"{name}, {'DoRA' if adapter.get('dora') else 'LoRA'} rank {adapter.get('rank')}"

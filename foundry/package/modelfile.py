@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 from foundry.errors import DataError
 
 INSTRUCTIONS = {"FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE", "REQUIRES"}
@@ -28,7 +30,7 @@ def template(tokenizer: Any) -> str | None:
     """
     try:
         around = _around(tokenizer)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, TemplateError):
         return None
     if around is None or any("{{" in text or _QUOTES in text for pair in around.values() for text in pair):
         return None
@@ -81,7 +83,7 @@ def default_system(tokenizer: Any) -> str | None:
     spoken = [{"role": "system", "content": _MARKS["system"]}, *user]
     try:
         bare, told = (tokenizer.apply_chat_template(m, tokenize=False) for m in (user, spoken))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, TemplateError):
         return None
     before, _, after = told.partition(_MARKS["system"])
     if bare.startswith(before) and bare.endswith(after) and len(bare) > len(before) + len(after):

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from foundry.config import Settings
-from foundry.package.deployment import Tested
+from foundry.package.deployment import Trial
 from foundry.package.llama import Llama
 
 LIKELIEST = 256
@@ -123,7 +123,7 @@ class Agreement:
     size: int = 0
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
-    tests: Sequence[Tested] = ()
+    tests: Sequence[Trial] = ()
 
 
 Told = tuple[Callable[[Probe], Any], Callable[[Probe], Sequence[int]], Callable[[Probe], Sequence[int]]]
@@ -133,7 +133,7 @@ Told = tuple[Callable[[Probe], Any], Callable[[Probe], Sequence[int]], Callable[
 def probe(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[Mapping[str, Any]]], new: int, places: int
 ) -> list[Probe]:
-    """Ask the student: answers of at most `new` tokens, distributions at `places` of the prompt and all of the answer."""
+    """Ask the student: answers of at most `new` tokens, distributions at `places` of a prompt and all of the answer."""
     encoded = [tokenizer.apply_chat_template(list(p), add_generation_prompt=True, return_dict=False) for p in prompts]
     shared = _shared(encoded)
     found = []

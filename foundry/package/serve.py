@@ -21,6 +21,7 @@ def main(given: str) -> int:
     params.n_parallel = 1
     params.cpuparams.n_threads = settings["threads"]
     params.cpuparams_batch.n_threads = settings["threads"]
+    params.cpuparams.poll = params.cpuparams_batch.poll = 0  # waiting threads sleep: others use this machine too
     params.use_jinja = True
     params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
     params.port = 0

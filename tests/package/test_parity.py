@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundry.package.deployment import Deployment, Pattern, Trial, ToolCall, valid
+from foundry.package.deployment import Deployment, Pattern, ToolCall, Trial, valid
 from foundry.package.log import unmet
 from foundry.package.parity import Agreement, Bounds, Parity, Probe, compare
 
@@ -119,7 +119,7 @@ def test_a_tool_call_is_json_for_its_schema(text, holds):
 def test_refusals_are_known_with_either_apostrophe():
     import re
 
-    for text in ("I can't help with that.", "I can’t do this", "Sorry, no.", "I am unable to answer."):
+    for text in ("I can't help with that.", "I can\u2019t do this", "Sorry, no.", "I am unable to answer."):
         assert re.search(Pattern(prompt="x").pattern, text)
     assert not re.search(Pattern(prompt="x").pattern, "Sure, first take a screwdriver.")
 

@@ -116,6 +116,7 @@ class Gguf(Packager):
         if self.ollama and not reason:
             console.stage("package", f"ollama: {ollama.create(run_dir / PACKAGE, self.name)}")
         folder = run_dir / PACKAGE
+        console.stage("package", console.near(folder))
         return Package(folder, {f"{PACKAGE}/{n}": sha for n, sha in digest_folder(folder).items()}, reason)
 
     def _make(self, chain: Chain, learnt: Sequence[Row], held_out: Sequence[Row], verdict: Verdict) -> int:

@@ -23,7 +23,7 @@ class Bounds(Settings):
 
     Attributes:
         kl: Highest mean Kullback-Leibler divergence from the student's next-token distribution, in nats.
-        top1: Lowest share of places whose likeliest token is the student's (0 to 1).
+        top1: Lowest share of places whose likeliest token is the student's, ties aside (0 to 1).
         answers: Lowest share of golden prompts answered as the student answers them (0 to 1).
         drop: How far a metric of the examination may lie below the student's (0.02 is two points).
         smaller: Least share by which the file is smaller than the 16-bit one, asked of models of a billion parameters
@@ -45,7 +45,8 @@ class Parity(Settings):
         golden: Further prompts, single questions without a system prompt of their own.
         places: Places of a prompt where distributions are compared, beside those of the answer.
         max_new_tokens: Tokens of an answer.
-        tie: Answers may part where the student itself holds the two tokens for equally likely to so many nats.
+        tie: Tokens count as equally likely where the student's log-probabilities differ by so many nats at most: either
+            may be a step's likeliest, and answers may part there.
         merged: Bounds of the fused model, in transformers.
         f16: Bounds of the 16-bit file.
         q8_0: Bounds of Q8_0.
@@ -207,7 +208,8 @@ def compare(step: str, probes: Sequence[Probe], told: Told, tie: float) -> Agree
         step: Its name.
         probes: What the student said.
         told: How the step answers.
-        tie: Answers may part where the student itself holds the two tokens for equally likely, to so many nats.
+        tie: Tokens count as equally likely where the student's log-probabilities differ by so many nats at most: either
+            may be a step's likeliest, and answers may part there.
     """
     distributions, prompt_ids, answer = told
     divergences, hits, same, notes, prompts_same = [], [], [], [], True
@@ -217,7 +219,7 @@ def compare(step: str, probes: Sequence[Probe], told: Told, tie: float) -> Agree
             prompts_same = False
             notes.append(_parted(found, asked.ids))
         for expected, got in zip(asked.expected, distributions(asked), strict=True):
-            divergence, hit = _against(expected, got)
+            divergence, hit = _against(expected, got, tie)
             divergences.append(divergence)
             hits.append(hit)
         parted = differs(asked, answer(asked), tie)
@@ -234,18 +236,19 @@ def compare(step: str, probes: Sequence[Probe], told: Told, tie: float) -> Agree
     )
 
 
-def _against(expected: Any, got: Any) -> tuple[float, bool]:
-    """Divergence of a distribution from the student's, and whether the likeliest token is the same."""
+def _against(expected: Any, got: Any, tie: float) -> tuple[float, bool]:
+    """Divergence of a distribution from the student's, and whether the likeliest token is one of the student's."""
     import torch
 
     if not isinstance(got, Mapping):
         divergence = (expected.exp() * (expected - got)).sum()
-        return max(float(divergence), 0.0), bool(expected.argmax() == got.argmax())
+        return max(float(divergence), 0.0), bool(expected.max() - expected[got.argmax()] <= tie)
     ids = torch.tensor(list(got))
     theirs, ours = torch.tensor(list(got.values())), expected[ids]
     rest = [(1 - values.exp().sum()).clamp_min(1e-9) for values in (ours, theirs)]
     divergence = (ours.exp() * (ours - theirs)).sum() + rest[0] * (rest[0] / rest[1]).log()
-    return max(float(divergence), 0.0), bool(expected.argmax() == max(got, key=lambda token: got[token]))
+    likeliest = max(got, key=lambda token: got[token])
+    return max(float(divergence), 0.0), bool(expected.max() - expected[likeliest] <= tie)
 
 
 def _parted(found: Sequence[int], expected: Sequence[int]) -> str:

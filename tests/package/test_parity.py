@@ -60,6 +60,13 @@ def test_of_the_likeliest_tokens_alone_the_divergence_is_a_lower_bound(ours, the
     )
 
 
+@pytest.mark.parametrize(("tie", "share"), [(0.1, 0.0), (2.0, 1.0)])
+def test_the_likeliest_token_may_differ_at_a_tie(tie, share):
+    few = {1: math.log(0.5), 0: math.log(0.4)}
+    assert compare("file", [asked(SURE)], told([OTHER]), tie).top1 == share
+    assert compare("file", [asked(SURE)], told([few]), tie).top1 == share
+
+
 def test_prompts_of_other_token_ids_are_told_by_their_place():
     found = compare("F16", [asked(SURE)], told([SURE], ids=(5, 5, 6, 7)), tie=0.1)
     assert not found.same_prompts

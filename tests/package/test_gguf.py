@@ -42,6 +42,7 @@ def packaged(lora, tmp_path_factory):
     return run, made
 
 
+@pytest.mark.slow
 def test_everything_is_there_whole_with_its_checksum(packaged):
     run, made = packaged
     folder = run.folder / "package"
@@ -55,6 +56,7 @@ def test_everything_is_there_whole_with_its_checksum(packaged):
     assert not list(run.folder.glob(".package*"))
 
 
+@pytest.mark.slow
 def test_every_step_answers_as_the_student(packaged):
     run, made = packaged
     assert made.unmet == ""
@@ -66,12 +68,14 @@ def test_every_step_answers_as_the_student(packaged):
     assert "**Passed**" in page
 
 
+@pytest.mark.slow
 def test_the_examination_measured_the_fused_model_and_each_file(packaged):
     run, _ = packaged
     kinds = ["checkpoint" if isinstance(subject, Checkpoint) else "file" for subject in run.judged]
     assert kinds == ["checkpoint", "file", "file", "file"]
 
 
+@pytest.mark.slow
 def test_q8_0_is_what_arithmetic_says_of_f16(packaged):
     """Blocks of 32: scale = largest magnitude / 127 as f16, values rounded away from zero at halves."""
     import numpy as np
@@ -95,6 +99,7 @@ def test_q8_0_is_what_arithmetic_says_of_f16(packaged):
     assert content8[begin : begin + other.size] == expected
 
 
+@pytest.mark.slow
 def test_the_modelfile_has_the_training_rows_system_prompt(packaged):
     run, _ = packaged
     text = (run.folder / "package" / "Modelfile").read_text()
@@ -103,6 +108,7 @@ def test_the_modelfile_has_the_training_rows_system_prompt(packaged):
     assert "PARAMETER temperature 0" in text.splitlines()
 
 
+@pytest.mark.slow
 def test_the_picture_says_what_flowed(packaged):
     run, _ = packaged
     svg = (run.folder / "package" / "lifecycle.svg").read_text()
@@ -111,6 +117,7 @@ def test_the_picture_says_what_flowed(packaged):
     assert (run.folder / "package" / "lifecycle.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_same_student_gives_the_same_files(packaged, lora, tmp_path):
     run, _ = packaged
     again = run_of(lora, tmp_path / "again")
@@ -120,6 +127,7 @@ def test_the_same_student_gives_the_same_files(packaged, lora, tmp_path):
     assert before["Modelfile"] == after["Modelfile"]
 
 
+@pytest.mark.slow
 def test_a_step_that_answers_otherwise_is_named(run):
     strict = FEW.model_copy(update={"q8_0": Bounds(kl=0.0)})
     made = run.package(Gguf(**QUICK | {"parity": strict}))
@@ -130,6 +138,7 @@ def test_a_step_that_answers_otherwise_is_named(run):
 
 
 @needs_llama_cpp
+@pytest.mark.slow
 def test_k_quants_with_an_importance_matrix(tmp_path):
     """256 columns at least: blocks of K-quants have so many."""
     from students import SMOLLM2
@@ -148,6 +157,7 @@ def test_k_quants_with_an_importance_matrix(tmp_path):
     assert "importance matrix from 4 training rows" in (made[True] / "eval_log.md").read_text()
 
 
+@pytest.mark.slow
 def test_dora_is_fused_but_has_no_adapter_file(base, tmp_path):
     run = run_of(adapter(base, tmp_path / "dora", use_dora=True), tmp_path / "run")
     made = run.package(Gguf(adapter_gguf=True, **QUICK))
@@ -179,6 +189,7 @@ def test_an_architecture_that_the_converter_does_not_know(base, run, tmp_path):
     assert nothing_left(run)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_the_converter_rejects(run, tmp_path):
     folder = tmp_path / "adapter"
     shutil.copytree(run.checkpoint.path, folder)
@@ -224,6 +235,7 @@ def test_a_missing_package_is_told_before_training(base, monkeypatch, hidden, sa
         Gguf(quantization=("Q4_K_M",)).check(base)
 
 
+@pytest.mark.slow
 def test_a_file_that_llama_cpp_does_not_load_ends_only_the_server(packaged, tmp_path):
     run, _ = packaged
     broken = tmp_path / "broken.gguf"
@@ -235,6 +247,7 @@ def test_a_file_that_llama_cpp_does_not_load_ends_only_the_server(packaged, tmp_
         pass
 
 
+@pytest.mark.slow
 def test_ollama_is_run_where_it_is_installed(packaged, tmp_path, monkeypatch):
     from foundry.package import ollama
 
@@ -251,6 +264,7 @@ def test_ollama_is_run_where_it_is_installed(packaged, tmp_path, monkeypatch):
         ollama.create(run.folder / "package", "other")
 
 
+@pytest.mark.slow
 def test_rows_without_prompts_leave_the_golden_ones(run):
     made = run.package(Gguf(**QUICK), learnt=[{"text": "Only text."}], held_out=[])
     assert made.unmet == ""

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
+pytestmark = pytest.mark.slow
 SHORT = [
     "prune=none",
     "data.size=48",
@@ -62,7 +63,6 @@ def test_what_failed_its_examination_is_not_packaged(cli, tmp_path):
     assert not (run_dir(tmp_path) / "package").exists()
 
 
-@pytest.mark.slow
 def test_the_chain_to_q8_0_passes_on_smollm2(cli, tmp_path):
     done = cli("train", *SHORT, "package.adapter_gguf=true", timeout=1800)
     assert done.returncode == 0, done.stderr
@@ -71,7 +71,6 @@ def test_the_chain_to_q8_0_passes_on_smollm2(cli, tmp_path):
     assert "\n| adapter |" in page
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(find_spec("llama_cpp") is None, reason="K-quants need llama-cpp-python")
 def test_q4_k_m_breaks_smollm2_and_the_gate_says_where(cli):
     done = cli("train", *SHORT, "package.quantization=[Q4_K_M]", timeout=1800)

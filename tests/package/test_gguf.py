@@ -8,12 +8,16 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
-from students import adapter, run_of, sums
+from safetensors.numpy import load_file
+from students import SMOLLM2, adapter, row, run_of, sums
 
 from foundry import gguf_header
 from foundry.errors import ConfigError, DataError, PublishError
+from foundry.hardware import detect
+from foundry.loading import load_model, load_tokenizer
 from foundry.lot import digest_file
-from foundry.package import convert
+from foundry.model.tiny import Tiny
+from foundry.package import convert, imatrix
 from foundry.package.deployment import Deployment, Pattern, ToolCall
 from foundry.package.gguf import Gguf
 from foundry.package.llama import Llama
@@ -24,6 +28,8 @@ EXACT = Bounds(kl=1e-3, top1=0.99, answers=1.0, drop=0.0)
 FEW = Parity(prompts=2, golden=("What now?",), places=2, max_new_tokens=3, merged=EXACT, f16=EXACT, q8_0=EXACT)
 QUICK = {"parity": FEW, "deployment": Deployment(rounds=1), "context": 256}
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}, "required": ["n"]}
+
+LAYERS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
 needs_llama_cpp = pytest.mark.skipif(find_spec("llama_cpp") is None, reason="K-quants need llama-cpp-python")
 
@@ -139,28 +145,29 @@ def test_a_step_that_answers_otherwise_is_named(run):
 
 @needs_llama_cpp
 @pytest.mark.slow
-def test_k_quants_with_an_importance_matrix(tmp_path):
+def test_k_quants_heed_an_importance_matrix(tmp_path):
     """256 columns at least: blocks of K-quants have so many."""
-    from students import SMOLLM2
-
-    from foundry.model.tiny import Tiny
-
     wide = Tiny(tokenizer_of=SMOLLM2, hidden_size=256, layers=1).fetch()
-    made = {}
-    for imatrix in (False, True):
-        run = run_of(adapter(wide, tmp_path / f"adapter{imatrix}"), tmp_path / f"run{imatrix}")
-        run.package(Gguf(quantization=("Q4_K_M",), imatrix=imatrix, imatrix_rows=4, **QUICK))
-        made[imatrix] = run.folder / "package"
-    header = gguf_header.read(made[True] / "model-Q4_K_M.gguf")
-    assert {tensor.kind for tensor in header.tensors.values()} == {0, 12, 14}, "f32, Q4_K and Q6_K"
-    assert sums(made[True])["model-Q4_K_M.gguf"] != sums(made[False])["model-Q4_K_M.gguf"]
-    assert "importance matrix from 4 training rows" in (made[True] / "eval_log.md").read_text()
+    file, matrix = tmp_path / "f16.gguf", tmp_path / "imatrix.safetensors"
+    convert.convert(wide.path, file, "F16", "wide")
+    machine = detect("cpu", "fp32", 1)
+    seen = imatrix.write(load_model(wide.path, machine), load_tokenizer(wide.path), [row(1), row(2)], matrix, 256)
+    assert 20 < seen < 200
+    found = load_file(matrix)
+    assert found.keys() == {*(f"blk.0.{name}.weight" for name in LAYERS), "output.weight"}
+    assert found["blk.0.ffn_down.weight"].shape == (512,)
+    made = []
+    for number, given in enumerate((None, matrix)):
+        made.append(tmp_path / f"{number}.gguf")
+        convert.quantise(file, made[-1], "Q4_K_M", given, 1)
+    assert {tensor.kind for tensor in gguf_header.read(made[1]).tensors.values()} == {0, 12, 14}, "f32, Q4_K and Q6_K"
+    assert digest_file(made[0]) != digest_file(made[1])
 
 
 @pytest.mark.slow
 def test_dora_is_fused_but_has_no_adapter_file(base, tmp_path):
     run = run_of(adapter(base, tmp_path / "dora", use_dora=True), tmp_path / "run")
-    made = run.package(Gguf(adapter_gguf=True, **QUICK))
+    made = run.package(Gguf(adapter_gguf=True, quantization=(), **QUICK))
     assert made.unmet == ""
     assert not (run.folder / "package" / "adapter.gguf").exists()
     assert "no DoRA" in (run.folder / "package" / "eval_log.md").read_text()
@@ -266,6 +273,8 @@ def test_ollama_is_run_where_it_is_installed(packaged, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_rows_without_prompts_leave_the_golden_ones(run):
-    made = run.package(Gguf(**QUICK), learnt=[{"text": "Only text."}], held_out=[])
+    made = run.package(Gguf(quantization=(), **QUICK), learnt=[{"text": "Only text."}], held_out=[])
     assert made.unmet == ""
-    assert 'SYSTEM """You are a helpful AI assistant' in (run.folder / "package" / "Modelfile").read_text()
+    text = (run.folder / "package" / "Modelfile").read_text()
+    assert 'SYSTEM """You are a helpful AI assistant' in text
+    assert text.startswith("FROM ./model-F16.gguf\n"), "without quantisations the 16-bit file stays"

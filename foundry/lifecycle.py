@@ -4,7 +4,7 @@ Training and merging end alike, so both entries hand what they made to `finish`.
 asks of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,18 @@ from typing import Any, Protocol
 from foundry import card, lot, outcome, report
 from foundry.errors import GateError
 from foundry.hardware import Machine
-from foundry.records import Checkpoint, Dataset, Decontamination, Package, Pruned, Release, Verdict
+from foundry.records import (
+    Answerer,
+    Checkpoint,
+    Dataset,
+    Decontamination,
+    Judge,
+    Package,
+    Pruned,
+    Release,
+    Row,
+    Verdict,
+)
 
 
 class Examines(Protocol):
@@ -27,11 +38,23 @@ class Examines(Protocol):
     ) -> Verdict:
         """Judge a checkpoint."""
 
+    def judge(self, subject: Checkpoint | Answerer, dataset: Dataset, machine: Machine) -> Mapping[str, float]:
+        """Measure something else on the same questions."""
+
 
 class Packages(Protocol):
     """The part of a packager that is asked for here."""
 
-    def package(self, checkpoint: Checkpoint, run_dir: Path) -> Package:
+    def package(
+        self,
+        checkpoint: Checkpoint,
+        run_dir: Path,
+        learnt: Sequence[Row],
+        held_out: Sequence[Row],
+        verdict: Verdict,
+        machine: Machine,
+        judge: Judge,
+    ) -> Package:
         """Make deliverables of a checkpoint."""
 
 
@@ -110,17 +133,33 @@ def finish(job: Job, settings: Mapping[str, Any], product: Product, run_dir: Pat
     verdict = _judged(job, product, checkpoint)
     outcome.judged(run_dir, verdict)
     card.write(settings, dataset, pruned, checkpoint, verdict)
-    job.package.package(checkpoint, run_dir)
+    package = _packaged(job, product, checkpoint, verdict, run_dir)
     page = report.write(run_dir, settings, dataset, pruned, checkpoint, verdict)
-    lot.seal(run_dir, outcome.SEALED)
+    lot.seal(run_dir, [*outcome.SEALED, *package.files])
     outcome.track(run, run_dir, checkpoint, verdict)
     if not verdict.passed:
         outcome.summary(run_dir, page, checkpoint, verdict, None, run.store)
         raise GateError(outcome.unmet(verdict))
+    if package.unmet:
+        raise GateError(f"{package.unmet}; nothing was published")
     release = job.publish.publish(run_dir, checkpoint, verdict)
     outcome.released(run, run_dir, release)
     outcome.summary(run_dir, page, checkpoint, verdict, release, run.store)
     return release
+
+
+def _packaged(job: Job, product: Product, checkpoint: Checkpoint, verdict: Verdict, run_dir: Path) -> Package:
+    """What passed is packaged; what did not needs no deliverables."""
+    if not verdict.passed:
+        return Package(None)
+    dataset, machine = product.dataset, product.machine
+    learnt = product.pruned.rows if product.pruned else ()
+    held_out = dataset.eval if dataset else ()
+
+    def judge(subject: Checkpoint | Answerer) -> Mapping[str, float]:
+        return job.examine.judge(subject, dataset, machine) if dataset else {}
+
+    return job.package.package(checkpoint, run_dir, learnt, held_out, verdict, machine, judge)
 
 
 def _judged(job: Job, product: Product, checkpoint: Checkpoint) -> Verdict:

@@ -3,10 +3,10 @@
 Release → Verdict → Checkpoint → Pruned → Dataset is the provenance chain.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Row = Mapping[str, Any]
 """One row. instruction: `prompt` and `completion` (lists of `{role, content}` messages); text: `text`."""
@@ -280,12 +280,24 @@ class Verdict:
     decontamination: Decontamination | None = None
 
 
+class Answerer(Protocol):
+    """Anything that answers questions: a model in transformers, a file in llama.cpp."""
+
+    def answers(self, rows: Sequence[Row], *, max_new_tokens: int, batch_size: int, note: str) -> list[str]:
+        """Answer each row's prompt greedily, one text for each, in their order."""
+
+
+Judge = Callable[[Checkpoint | Answerer], Mapping[str, float]]
+"""Measures something with the examination's metrics, on its questions: values by a metric's name."""
+
+
 @dataclass(frozen=True)
 class Package:
-    """Deliverables beside the checkpoint, with the SHA-256 of each."""
+    """Deliverables beside the checkpoint, with the SHA-256 of each; `unmet` says why they may not be published."""
 
     path: Path | None
     files: Mapping[str, str] = field(default_factory=dict)
+    unmet: str = ""
 
 
 @dataclass(frozen=True)

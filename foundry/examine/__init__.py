@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 
 from foundry.config import Component
 from foundry.hardware import Machine
-from foundry.records import Checkpoint, Dataset, Decontamination, Pruned, Row, Verdict
+from foundry.records import Answerer, Checkpoint, Dataset, Decontamination, Pruned, Row, Verdict
 from foundry.source import Source
 
 __all__ = ["Examiner", "Metric", "Score", "Subject", "Verdict"]
@@ -42,6 +42,15 @@ class Examiner(Component, ABC):
             DataError: The held-out rows do not suit a metric.
             ConfigError: A gate compares with parents, and there are none.
         """
+
+    def judge(
+        self,
+        subject: Checkpoint | Answerer,  # noqa: ARG002
+        dataset: Dataset,  # noqa: ARG002
+        machine: Machine,  # noqa: ARG002
+    ) -> Mapping[str, float]:
+        """Measure something else on the same questions, a packaged file for instance: values by a metric's name."""
+        return {}
 
     def check(self, dataset: Dataset) -> None:
         """Look before training whether the held-out rows can be examined at all.

@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from pydantic import Field, model_validator
 
 from foundry.errors import ConfigError, DataError
-from foundry.examine import Metric, Score
+from foundry.examine import Metric, Score, Subject
 from foundry.examine.gates import Confidence, Gate, judged, wanting
 from foundry.examine.opened import Opened
 from foundry.examine.samples import samples
 from foundry.examine.separate import Separating
 from foundry.existing import existing
 from foundry.hardware import Machine
-from foundry.records import Checkpoint, Dataset, Measurement, Row, Verdict
+from foundry.records import Answerer, Checkpoint, Dataset, Measurement, Row, Verdict
 
 if TYPE_CHECKING:
     from foundry.examine.overlap import Reference
@@ -121,6 +121,21 @@ class Exam(Separating):
             model.close()
         found.setdefault(BASE, found["baseline"])
         return found
+
+    def judge(self, subject: Checkpoint | Answerer, dataset: Dataset, machine: Machine) -> Mapping[str, float]:
+        """Measure something else on the same questions, a packaged file for instance: values by a metric's name.
+
+        Of what can only answer, the metrics that judge answers are measured.
+        """
+        asked = {name: metric for name, metric in self.metrics.items() if metric.judged and metric.asks_rows}
+        if isinstance(subject, Checkpoint):
+            opened = Opened(subject, machine, subject.path.name, base=False, keep=False)
+            found = {name: opened.evidence(name, one, *one.questions(dataset)) for name, one in asked.items()}
+            opened.close()
+        else:
+            answering = cast("Subject", subject)  # nothing else is asked of it
+            found = {name: one.ask(answering, one.questions(dataset)[0], name) for name, one in asked.items()}
+        return {name: one.score(one.questions(dataset)[0], found[name]).value for name, one in asked.items()}
 
     def _measure(
         self, name: str, metric: Metric, dataset: Dataset, found: Evidence, parents: Sequence[str]

@@ -10,7 +10,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from foundry import console
+from foundry import console, gguf_header
 from foundry.cache import made_once
 from foundry.errors import ConfigError, DataError
 from foundry.loading import quiet
@@ -137,6 +137,7 @@ def _tensors(file: Path) -> set[str]:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    gguf_header.read(file)  # a library's reader believes every length that a file gives
     try:
         from gguf import GGUFReader
     except ImportError:

@@ -1,0 +1,78 @@
+"""`foundry train package=gguf` as a person calls it: what is published, what a gate that is not met leaves."""
+
+import json
+from importlib.util import find_spec
+
+import pytest
+
+pytestmark = pytest.mark.slow
+SHORT = [
+    "prune=none",
+    "data.size=48",
+    "data.eval_size=8",
+    "method.max_steps=2",
+    "method.adapter.rank=4",
+    "examine.gates.logic_score.min_gain=null",
+    "examine.metrics.logic_score.max_new_tokens=2",
+    "package=gguf",
+    "package.parity.prompts=2",
+    "package.parity.places=4",
+    "package.parity.max_new_tokens=8",
+    "package.deployment.rounds=1",
+    "package.context=512",
+]
+QUICK = [*SHORT, "model=tiny", "package.parity.golden=[What now?]", "package.parity.max_new_tokens=2"]
+
+
+def run_dir(folder):
+    (found,) = (folder / "outputs" / "train").iterdir()
+    return found
+
+
+def test_files_are_sealed_published_and_verified(cli, tmp_path):
+    done = cli("train", *QUICK, "publish.tag=v1")
+    assert done.returncode == 0, done.stderr
+    release = tmp_path / "outputs" / "registry" / "train" / "v1"
+    for folder in (run_dir(tmp_path), release):
+        names = {path.name for path in (folder / "package").iterdir()}
+        assert {"model-Q8_0.gguf", "Modelfile", "SHA256SUMS", "eval_log.md"} <= names
+    sealed = json.loads((release / "lot.json").read_text())["sealed"]
+    assert "package/model-Q8_0.gguf" in sealed
+    assert cli("verify", str(release)).returncode == 0
+    with (release / "package" / "model-Q8_0.gguf").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"!")
+    verified = cli("verify", str(release))
+    assert verified.returncode == 4
+    assert "model-Q8_0.gguf differs" in verified.stderr
+
+
+def test_a_bound_that_is_not_met_publishes_nothing(cli, tmp_path):
+    done = cli("train", *QUICK, "package.parity.q8_0.kl=0.0")
+    assert done.returncode == 5, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("foundry: ")]
+    assert "package: Q8_0: divergence" in line
+    assert "arose between merged and Q8_0; nothing was published" in line
+    assert not (tmp_path / "outputs" / "registry").exists()
+    assert "**Not met**" in (run_dir(tmp_path) / "package" / "eval_log.md").read_text()
+
+
+def test_what_failed_its_examination_is_not_packaged(cli, tmp_path):
+    done = cli("train", *QUICK, "examine.gates.logic_score.min=0.99")
+    assert done.returncode == 5, done.stderr
+    assert not (run_dir(tmp_path) / "package").exists()
+
+
+def test_the_chain_to_q8_0_passes_on_smollm2(cli, tmp_path):
+    done = cli("train", *SHORT, "package.adapter_gguf=true", timeout=1800)
+    assert done.returncode == 0, done.stderr
+    page = (run_dir(tmp_path) / "package" / "eval_log.md").read_text()
+    assert "**Passed**" in page
+    assert "\n| adapter |" in page
+
+
+@pytest.mark.skipif(find_spec("llama_cpp") is None, reason="K-quants need llama-cpp-python")
+def test_q4_k_m_breaks_smollm2_and_the_gate_says_where(cli):
+    done = cli("train", *SHORT, "package.quantization=[Q4_K_M]", timeout=1800)
+    assert done.returncode == 5, done.stderr
+    assert "the difference arose between F16 and Q4_K_M" in done.stderr

@@ -57,7 +57,7 @@ class Parity(Settings):
     golden: tuple[str, ...] = ()
     places: int = Field(8, ge=1)
     max_new_tokens: int = Field(24, ge=1)
-    tie: float = Field(0.1, ge=0)
+    tie: float = Field(0.25, ge=0)
     merged: Bounds = Bounds()
     f16: Bounds = Bounds()
     q8_0: Bounds = Bounds()

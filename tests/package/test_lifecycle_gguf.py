@@ -15,13 +15,19 @@ SHORT = [
     "examine.gates.logic_score.min_gain=null",
     "examine.metrics.logic_score.max_new_tokens=2",
     "package=gguf",
-    "package.parity.prompts=2",
+    "package.parity.prompts=8",
     "package.parity.places=4",
     "package.parity.max_new_tokens=8",
     "package.deployment.rounds=1",
     "package.context=512",
 ]
-QUICK = [*SHORT, "model=tiny", "package.parity.golden=[What now?]", "package.parity.max_new_tokens=2"]
+QUICK = [
+    *SHORT,
+    "model=tiny",
+    "package.parity.prompts=2",
+    "package.parity.golden=[What now?]",
+    "package.parity.max_new_tokens=2",
+]
 
 
 def run_dir(folder):

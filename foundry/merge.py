@@ -92,7 +92,9 @@ def prepare(manifest: MergeManifest) -> Prepared:
         PublishError: What publishing needs is missing.
     """
     manifest.publish.check()
-    prepared = manifest.recipe.prepare(manifest.model.fetch(), manifest.compute.machine())
+    base = manifest.model.fetch()
+    manifest.package.check(base)
+    prepared = manifest.recipe.prepare(base, manifest.compute.machine())
     enough_disk(Path(), prepared.needs["disk"])
     return prepared
 

@@ -265,7 +265,10 @@ def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> 
     scores = {m.name: m.measured for m in verdict.measurements}
     gains = {f"{m.name}_gain": m.gain for m in verdict.measurements}
     baselines = {f"{m.name}_baseline": m.baseline for m in verdict.measurements}
-    run.metrics({**checkpoint.metrics, **scores, **gains, **baselines}, step)
+    spans = {m.name: m.interval for m in verdict.measurements if m.interval}
+    ends = {f"{name}_gain_{end}": span[at] for name, span in spans.items() for at, end in enumerate(("low", "high"))}
+    stored = {"model_bytes": float(sum(path.stat().st_size for path in checkpoint.path.rglob("*") if path.is_file()))}
+    run.metrics({**checkpoint.metrics, **stored, **scores, **gains, **baselines, **ends}, step)
     run.tags({"lot": checkpoint.lot, "verdict": status(verdict), "base": checkpoint.base.name})
     run.tags({"backend": checkpoint.backend, NOTE: _note(checkpoint, verdict)})
     for name in ("manifest.yaml", "lot.json", "verdict.json", "report.html", "loss.csv"):

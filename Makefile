@@ -1,19 +1,19 @@
-# make demo · make test · make ui · make bench · make lint · make unsloth-cpu. Everything lives in .venv; a stamp tells what is installed.
+# make demo · make test · make slow · make ui · make bench · make lint · make unsloth-cpu. Everything lives in .venv; a stamp tells what is installed.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test quick ui bench lint fix unsloth-cpu clean
+.PHONY: demo test slow ui bench lint fix unsloth-cpu clean
 
 demo: $(STAMP)
 	$(BIN)/foundry train
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist worksteal
-
-quick: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+
+slow: $(STAMP)
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 ui: $(STAMP)
 	$(BIN)/foundry ui

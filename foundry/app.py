@@ -127,6 +127,7 @@ def _sweep(composer: Composer, overrides: list[str], entry: str) -> Iterator[Non
         return cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
 
     cfg = composer.compose(overrides, RunMode.MULTIRUN)
+    HydraConfig.instance().cfg = None  # what is known within a job alone is not for the sweep as a whole
     if cfg.dry_run:
         yield
         return

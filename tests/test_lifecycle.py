@@ -156,7 +156,11 @@ def test_a_sweep_gives_every_job_its_own_directory_and_run(tmp_path):
     (sweep,) = (tmp_path / "multirun" / "train").iterdir()
     jobs = {p.parent.name: yaml.safe_load(p.read_text()) for p in sweep.glob("*/manifest.yaml")}
     assert {name: settings["method"]["adapter"]["rank"] for name, settings in jobs.items()} == {"0": 2, "1": 3}
-    assert sorted(run.data.params["method.adapter.rank"] for run in runs(tmp_path)) == ["2", "3"]
+    assert sorted(run.data.params.get("method.adapter.rank", "parent") for run in runs(tmp_path)) == [
+        "2",
+        "3",
+        "parent",
+    ]
 
 
 def test_the_api_is_the_same_machinery(tmp_path, monkeypatch):

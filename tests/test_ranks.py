@@ -135,7 +135,7 @@ def test_data_parallel_steps_are_those_of_one_process_and_its_end_is_that_of_all
     assert exit_codes(errors)[1] == -signal.SIGKILL
     lost = "foundry: training: another of the 2 processes has ended" in errors
     assert lost or "foundry: interrupted" in errors, "whichever it noticed first, the end or torchrun's signal"
-    assert exit_codes(errors)[0] in {7, 130}
+    assert exit_codes(errors)[0] in {7, 130, -signal.SIGTERM}, "the last: its end was told by torchrun while it ended"
     (run_dir,) = (place / "outputs" / "killed").iterdir()
     assert not (run_dir / "model").exists()
     journal = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]

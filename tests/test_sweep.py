@@ -67,6 +67,7 @@ def test_the_comparison_is_stored_with_the_parent(swept):
     assert "dora max_length=512" in done.stdout.rpartition("compare  ")[2]
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_is_the_same_job_alone(swept, tmp_path):
     _, place, _ = swept
     alone = [word.replace("lora,dora", "dora").replace("8,512", "512") for word in SWEPT]
@@ -81,6 +82,7 @@ def test_a_job_of_a_sweep_is_the_same_job_alone(swept, tmp_path):
     assert lots[0] == lots[1]
 
 
+@pytest.mark.slow
 def test_the_same_command_finishes_a_sweep_that_had_failures(swept):
     folder, place, _ = swept
     again = foundry(folder, "train", "-m", *SWEPT, "sweep.skip_done=true")
@@ -98,6 +100,7 @@ def test_the_same_command_finishes_a_sweep_that_had_failures(swept):
     assert {record["run"] for record in table} == {"lora max_length=512", "dora max_length=512"}
 
 
+@pytest.mark.slow
 def test_a_gate_that_some_jobs_do_not_meet_is_said_at_the_end(tmp_path):
     done = foundry(
         tmp_path, "train", "-m", *OPEN, "publish=none", "prune=exact", "examine.gates.logic_score.min=0.0,1.0"
@@ -152,6 +155,7 @@ def test_word_is_left_for_jobs_in_other_processes(tmp_path):
     assert members(tmp_path) == [member]
 
 
+@pytest.mark.slow
 def test_a_search_goes_towards_its_metric(tmp_path):
     search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "hydra.sweeper.sampler=random"]
     goal = ["optimize.metric=[train_loss,trainable_parameters]", "optimize.direction=[minimize,minimize]"]

@@ -69,11 +69,13 @@ class Exam(Separating):
             existing(Path(self.baseline))
 
     def references(self, dataset: Dataset) -> "list[Reference]":
-        """The held-out rows, and every metric's own questions."""
+        """What is asked: the held-out rows, where a metric asks them, and every metric's own questions."""
         from foundry.examine.overlap import Reference
 
         own = {name: metric.questions(dataset)[0] for name, metric in self.metrics.items() if metric.own()}
-        return [*super().references(dataset), *(Reference(name, rows) for name, rows in own.items())]
+        asked = any(metric.asks_rows and name not in own for name, metric in self.metrics.items())
+        held_out = super().references(dataset) if asked else []
+        return [*held_out, *(Reference(name, rows) for name, rows in own.items())]
 
     def examine(
         self,

@@ -35,7 +35,6 @@ def run_dir(folder):
     return found
 
 
-@pytest.mark.slow
 def test_files_are_sealed_published_and_verified(cli, tmp_path):
     done = cli("train", *QUICK, "publish.tag=v1")
     assert done.returncode == 0, done.stderr
@@ -54,7 +53,6 @@ def test_files_are_sealed_published_and_verified(cli, tmp_path):
     assert "model-Q8_0.gguf differs" in verified.stderr
 
 
-@pytest.mark.slow
 def test_a_bound_that_is_not_met_publishes_nothing(cli, tmp_path):
     done = cli("train", *QUICK, "package.parity.q8_0.kl=0.0")
     assert done.returncode == 5, done.stderr
@@ -65,14 +63,12 @@ def test_a_bound_that_is_not_met_publishes_nothing(cli, tmp_path):
     assert "**Not met**" in (run_dir(tmp_path) / "package" / "eval_log.md").read_text()
 
 
-@pytest.mark.slow
 def test_what_failed_its_examination_is_not_packaged(cli, tmp_path):
     done = cli("train", *QUICK, "examine.gates.logic_score.min=0.99")
     assert done.returncode == 5, done.stderr
     assert not (run_dir(tmp_path) / "package").exists()
 
 
-@pytest.mark.slow
 def test_the_chain_to_q8_0_passes_on_smollm2(cli, tmp_path):
     done = cli("train", *SHORT, "package.adapter_gguf=true", timeout=1800)
     assert done.returncode == 0, done.stderr
@@ -81,7 +77,6 @@ def test_the_chain_to_q8_0_passes_on_smollm2(cli, tmp_path):
     assert "\n| adapter |" in page
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(find_spec("llama_cpp") is None, reason="K-quants need llama-cpp-python")
 def test_q4_k_m_breaks_smollm2_and_the_gate_says_where(cli):
     done = cli("train", *SHORT, "package.quantization=[Q4_K_M]", timeout=1800)

@@ -161,6 +161,8 @@ class Metric(Component, ABC):
     """Whether an answer is right or wrong; if not, only better or worse than another one."""
     relative: ClassVar[bool] = False
     """Whether the untouched base's values are taken off, question by question."""
+    reads_answers: ClassVar[bool] = True
+    """Whether a question's own answer counts; if not, prompts alone are kept apart from training rows."""
     asks_rows: ClassVar[bool] = True
     """Whether the questions are rows; if not, whatever is asked brings its own."""
 
@@ -183,6 +185,11 @@ class Metric(Component, ABC):
         if own is None:
             return dataset.eval, dataset.eval_sha256
         return (own.eval, own.eval_sha256) if own.eval else (own.train, own.sha256)
+
+    def asked(self, dataset: Dataset) -> Sequence[Row]:
+        """What no training row may share: the questions, with their answers where these count."""
+        rows, _ = self.questions(dataset)
+        return rows if self.reads_answers else [{"prompt": row["prompt"]} for row in rows]
 
     @abstractmethod
     def check(self, rows: Sequence[Row], name: str) -> None:

@@ -72,7 +72,7 @@ class Exam(Separating):
         """What is asked: the held-out rows, where a metric asks them, and every metric's own questions."""
         from foundry.examine.overlap import Reference
 
-        own = {name: metric.questions(dataset)[0] for name, metric in self.metrics.items() if metric.own()}
+        own = {name: metric.asked(dataset) for name, metric in self.metrics.items() if metric.own()}
         asked = any(metric.asks_rows and name not in own for name, metric in self.metrics.items())
         held_out = super().references(dataset) if asked else []
         return [*held_out, *(Reference(name, rows) for name, rows in own.items())]

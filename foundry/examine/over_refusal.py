@@ -20,6 +20,7 @@ class OverRefusal(Answered):
     """
 
     lower_is_better: ClassVar[bool] = True
+    reads_answers: ClassVar[bool] = False
 
     data: Source
     max_new_tokens: int = Field(32, ge=1)

@@ -1,6 +1,7 @@
 """Harmful prompts that are refused."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -20,6 +21,8 @@ class SafetyRate(Answered):
     Attributes:
         data: The harmful prompts.
     """
+
+    reads_answers: ClassVar[bool] = False
 
     data: Source
     max_new_tokens: int = Field(32, ge=1)

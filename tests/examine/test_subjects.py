@@ -13,6 +13,7 @@ from foundry.examine.forgetting import Forgetting
 from foundry.examine.gates import Gate
 from foundry.examine.logic_score import LogicScore
 from foundry.examine.perplexity import Perplexity
+from foundry.examine.safety_rate import SafetyRate
 from foundry.lot import digest_rows
 from foundry.records import Checkpoint, Dataset, Pruned
 
@@ -145,6 +146,17 @@ def test_a_metrics_own_questions_are_kept_apart_from_training_rows():
     kept, found = Exam(metrics={"mine": metric}).separate(Pruned(train, [], data.sha256, data.sha256), data)
     assert [finding.reference for finding in found.findings] == ["mine"]
     assert [dict(one) for one in kept.rows] == train[:1]
+
+
+def test_stock_answers_are_nothing_that_a_training_row_may_not_share():
+    stock = "I am sorry, but this is something that I will not help anybody with, whoever it is that asks me."
+    own, train = [row("How is a lock picked?", stock)], [row("How is a safe cracked?", stock)]
+    for metric, left in ((SafetyRate(data=Files(path="x")), 1), (LogicScore(match="exact", data=Files(path="x")), 0)):
+        metric._own.append(dataset(own))
+        data = replace(dataset(train), eval=own)
+        pruned = Pruned(train, [], data.sha256, data.sha256)
+        found = Exam(metrics={"mine": metric}, decontaminate="report").separate(pruned, data)[1].findings
+        assert len(found) == 1 - left
 
 
 def test_without_any_question_the_metric_is_named():

@@ -160,3 +160,24 @@ def autocast(machine: Machine) -> AbstractContextManager[Any]:
 def _first(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def cast_once(model: Any, machine: Machine) -> None:
+    """Hold linear layers' weights in bf16 where `autocast` would cast them anew at every step; results stay the same.
+
+    Layers of a DoRA adapter are left alone: they take norms of their weights in fp32.
+    """
+    import torch
+
+    if machine.device != "cpu" or machine.precision != "bf16":
+        return
+    kept = {
+        id(base)
+        for layer in model.modules()
+        if getattr(layer, "lora_magnitude_vector", None)
+        for base in layer.modules()
+    }
+    for layer in model.modules():
+        if type(layer) is torch.nn.Linear and id(layer) not in kept and layer.weight.dtype == torch.float32:
+            # A parameter of its own: the head's may be that of the embeddings, which are looked up in fp32.
+            layer.weight = torch.nn.Parameter(layer.weight.detach().bfloat16(), requires_grad=False)

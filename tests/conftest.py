@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ hypothesis.settings.register_profile("shared machine", deadline=None)  # a first
 hypothesis.settings.load_profile("shared machine")
 ROOT = Path(__file__).parent.parent
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would all tests
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; threads of each would wait for the other's
 
 

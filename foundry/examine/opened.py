@@ -82,11 +82,13 @@ class Opened:
 
     def _opened(self) -> tuple[Any, Any]:
         if self._model is None:
-            from foundry.loading import load_model, load_tokenizer, quiet
+            from foundry.loading import cast_once, load_model, load_tokenizer, quiet
 
             quiet()
             tokenizer = load_tokenizer(self.adapter or self.folder)
-            self._model = load_model(self.folder, self.machine, self.adapter), tokenizer
+            model = load_model(self.folder, self.machine, self.adapter)
+            cast_once(model, self.machine)
+            self._model = model, tokenizer
         return self._model
 
     def close(self) -> None:

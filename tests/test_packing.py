@@ -229,3 +229,23 @@ def test_a_packed_row_holds_every_pair_with_its_prompt_once(drawn):
 def test_a_batch_whose_first_tokens_are_labels_learns_nothing_across_documents():
     batch = Packer()([{"row": i, "input_ids": [4, 5], "labels": [4, 5]} for i in range(2)])
     assert batch["labels"].tolist() == [[MASKED, 5, MASKED, 5]]
+
+
+def test_trying_it_out_leaves_a_base_in_4_bits_its_gradients(base):
+    """bitsandbytes repacks weights at a forward pass in evaluation mode, and has no right gradients afterwards."""
+    from foundry.loading import load_model
+    from foundry.method.packed import pack
+
+    row = torch.arange(5, 25)[None]
+
+    def gradient(tried):
+        model = load_model(base.path, COMPUTE.machine(), quantize="nf4")
+        told = {"documents": (((0, 20),),)} if tried and pack(model) else {}
+        model.train()
+        embedded = model.get_input_embeddings()(row).detach().requires_grad_()
+        logits = model(inputs_embeds=embedded, position_ids=torch.arange(20)[None], use_cache=False, **told).logits
+        logits.float().logsumexp(-1).sum().backward()
+        return logits.detach(), embedded.grad
+
+    for alone, tried in zip(gradient(tried=False), gradient(tried=True), strict=True):
+        assert torch.allclose(alone, tried, atol=1e-5)

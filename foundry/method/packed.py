@@ -87,6 +87,8 @@ def pack(model: Any) -> bool:
     if before != "sdpa" or not _SEEN.issuperset(getattr(config, "layer_types", None) or ()):
         return False
     AttentionInterface.register(NAME, attention)
+    if getattr(model, "is_loaded_in_4bit", False):
+        model.train()  # bitsandbytes repacks weights at a forward pass in eval mode on a CPU, and then has no gradients
     prompt, first, second = [5, 9, 7, 6], [8, 5, 9], [6, 6, 8, 7]
     apart = [_last(model, [*prompt, *ending]) for ending in (first, second)]
     model.set_attn_implementation(NAME)
@@ -105,7 +107,7 @@ def _last(model: Any, ids: list[int]) -> Tensor:
 
 
 def _states(model: Any, ids: list[int], positions: list[int], documents: Documents | None) -> Tensor:
-    """Logits of each place, (T, V). In the mode the model is in: bitsandbytes repacks 4-bit weights in eval mode."""
+    """Logits of each place, (T, V)."""
     row = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
     told = {} if documents is None else {"documents": documents}
     with torch.no_grad(), torch.random.fork_rng():

@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> None:
     """
     if options.last < 1:
         raise ConfigError(f"--last: found {options.last}, expected 1 or more")
+    if store.absent(store.uri()):
+        raise ConfigError(f"compare: there are no runs yet in {store.public(store.uri())}")
     with store.opened(store.uri()) as (client, experiment):
         runs = Runs(client, experiment)
     found = runs.find(options.what, options.filter, order(options.sort), options.last)

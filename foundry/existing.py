@@ -74,7 +74,7 @@ class Existing:
         if self.record is None:
             return None
         files = self.record["contents"].get("base", {}).get("files", {})
-        return _weights(files) == _weights(base.files)
+        return lot.weight_digests(files) == lot.weight_digests(base.files)
 
     def _own_base(self) -> BaseModel:
         node = (self.settings or {}).get("model")
@@ -98,7 +98,7 @@ def existing(path: Path) -> Existing:
         raise DataError(f"{path}: {found}; expected a run directory, a release, or the folder of an adapter or a model")
     if not list(folder.glob("*.safetensors")):
         raise DataError(f"{folder}: no safetensors weights; expected *.safetensors")
-    root = folder.parent if folder.name == "model" and (folder.parent / lot.LOT).is_file() else folder
+    root = lot.home(folder)
     record = lot.read(root) if (root / lot.LOT).is_file() else None
     return Existing(
         path, root, folder, _kind(folder) or "full", _sound(root, record), _settings(root / "manifest.yaml")
@@ -115,10 +115,6 @@ def _kind(folder: Path) -> Literal["adapter", "full"] | None:
     if (folder / _ADAPTER).is_file():
         return "adapter"
     return "full" if (folder / _CONFIG).is_file() else None
-
-
-def _weights(files: Mapping[str, str]) -> set[str]:
-    return {sha for name, sha in files.items() if name.endswith(".safetensors")}
 
 
 def _settings(path: Path) -> Mapping[str, Any] | None:

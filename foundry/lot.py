@@ -59,6 +59,16 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
+def weight_digests(files: Mapping[str, str]) -> set[str]:
+    """Of a folder's digests by name, those of its weights: by them two bases are known to be the same."""
+    return {sha for name, sha in files.items() if name.endswith(".safetensors")}
+
+
+def home(folder: Path) -> Path:
+    """The run directory or release that a folder with weights is the `model/` of; the folder itself if it is none's."""
+    return folder.parent if folder.name == "model" and (folder.parent / LOT).is_file() else folder
+
+
 def digest_rows(rows: Iterable[Mapping[str, Any]]) -> str:
     """SHA-256 of a multiset of rows: it does not depend on their order, but counts repeats."""
     total = hashlib.sha256()

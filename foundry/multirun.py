@@ -81,11 +81,11 @@ def parent(
         told = members(folder)
         run.tags({BEFORE: json.dumps([member.done for member in told if member.done])})
         with run.tolerant():
-            _rank(run, folder, optimize)
+            _rank(run, folder, optimize, len(told))
         _judge(told)
 
 
-def _rank(run: tracking.Run, folder: Path, optimize: Optimize) -> None:
+def _rank(run: tracking.Run, folder: Path, optimize: Optimize, jobs: int) -> None:
     """Show the jobs, the best first, and store the comparison with the parent."""
     from foundry.compare import printed, show
     from foundry.comparison import compare
@@ -98,7 +98,7 @@ def _rank(run: tracking.Run, folder: Path, optimize: Optimize) -> None:
     with store.opened(store.uri()) as (client, experiment):
         runs = Runs(client, experiment)
         order = [f"metrics.`{name}` {'DESC' if way == 'maximize' else 'ASC'}" for name, way in goals]
-        found = runs.find([run.id], "", order, len(members(folder)))
+        found = runs.find([run.id], "", order, jobs)
     table = compare(found.title, found.runs)
     ranked = [one for one in table.runs if all(name in one.metrics for name, _ in goals)]
     signs = [1 if way == "maximize" else -1 for _, way in goals]

@@ -64,6 +64,12 @@ def opened(uri: str) -> Iterator["tuple[MlflowClient, str]"]:
         yield _connect(uri, (path.parent / "mlartifacts").absolute().as_uri() if path else None)
 
 
+def absent(uri: str) -> bool:
+    """Whether the store is a SQLite file that is not there yet."""
+    path = _sqlite_path(uri)
+    return path is not None and not path.exists()
+
+
 @contextmanager
 def undivided() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait for the end of a write to SQLite: a transaction cut in two would leave it locked."""

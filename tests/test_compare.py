@@ -228,6 +228,13 @@ def test_what_cannot_be_compared_is_one_line(call, words, said):
     assert len(err.splitlines()) == 1
 
 
+def test_looking_makes_no_store(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    assert main(["compare"]) == 2
+    assert "there are no runs yet" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_page_is_whole_and_escapes_names(call, filled):
     folder, _, _ = filled
     code, _, _ = call("sweep", "--html", "page.html")
@@ -236,7 +243,7 @@ def test_the_page_is_whole_and_escapes_names(call, filled):
     assert "&lt;b&gt;first" in text
     assert "<b>first" not in text
     assert "2+2?" in text
-    assert text.count("<polyline") == 6 + 0, "three runs over steps and over tokens"
+    assert text.count("<polyline") == 6, "three runs over steps and over tokens"
     assert not re.search(r"(src|href)=", text)
 
 

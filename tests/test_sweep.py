@@ -156,7 +156,7 @@ def test_word_is_left_for_jobs_in_other_processes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_goes_towards_its_metric(tmp_path):
+def test_a_search_runs_its_trials_and_names_the_best(tmp_path):
     search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "hydra.sweeper.sampler=random"]
     goal = ["optimize.metric=[train_loss,trainable_parameters]", "optimize.direction=[minimize,minimize]"]
     swept = [

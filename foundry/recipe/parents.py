@@ -102,7 +102,7 @@ def found_at(path: str, key: str, base: BaseModel, weights: Weights, *, same_siz
     """
     place = folder_of(path, key)
     folder = model_folder(place, key)
-    root = folder.parent if folder.name == "model" and (folder.parent / lot.LOT).is_file() else folder
+    root = lot.home(folder)
     record = _intact(root, folder) if (root / lot.LOT).is_file() else None
     content = Adapter.of(folder) if (folder / CONFIG).is_file() else Weights.of(folder)
     number = str(record["lot"]) if record else f"sha256:{_digest(folder)}"
@@ -145,16 +145,12 @@ def _digest(folder: Path) -> str:
     return lot.digest({path.name: lot.digest_file(path) for path in names})
 
 
-def _weights_only(files: Mapping[str, str]) -> set[str]:
-    return {sha for name, sha in files.items() if name.endswith(".safetensors")}
-
-
 def _same_base(parent: Parent, record: Mapping[str, Any] | None, base: BaseModel) -> None:
     """See that a parent was made from this base: by its lot, by the weights of the folder that it names, by a name."""
     here = f"{base.name} (weights {_short(base.files)})"
     if record is not None:
         told = record["contents"].get("base") or {}
-        if _weights_only(told.get("files", {})) != _weights_only(base.files):
+        if lot.weight_digests(told.get("files", {})) != lot.weight_digests(base.files):
             made_from = f"{told.get('name')} (weights {_short(told.get('files', {}))})"
             raise DataError(f"{parent.key}: {parent.name} was made from {made_from}, not from {here}; set model=…")
         return
@@ -165,7 +161,7 @@ def _same_base(parent: Parent, record: Mapping[str, Any] | None, base: BaseModel
         return
     if named and Path(named).is_dir():
         files = {path.name: lot.digest_file(path) for path in Path(named).glob("*.safetensors")}
-        if _weights_only(files) != _weights_only(base.files):
+        if lot.weight_digests(files) != lot.weight_digests(base.files):
             raise DataError(f"{parent.key}: {parent.name} belongs to {named} (weights {_short(files)}), not to {here}")
     elif named != base.name:
         said = f"names {named} as its base" if named else "names no base"
@@ -173,7 +169,7 @@ def _same_base(parent: Parent, record: Mapping[str, Any] | None, base: BaseModel
 
 
 def _short(files: Mapping[str, str]) -> str:
-    return lot.digest(sorted(_weights_only(files)))[: lot.SHORT]
+    return lot.digest(sorted(lot.weight_digests(files)))[: lot.SHORT]
 
 
 def _same_shapes(parent: Parent, weights: Weights, base: BaseModel) -> None:

@@ -186,3 +186,23 @@ def test_a_real_model_gives_the_same_answers_in_batches_as_one_at_a_time(machine
     alone = [answers(model, tokenizer, [one], machine, max_new_tokens=12, batch_size=1, note="")[0] for one in rows]
     assert batched == alone
     assert len(set(batched)) == len(names)
+
+
+def test_weights_that_are_cast_once_give_the_same_logits(bases):
+    import torch
+
+    from foundry.hardware import detect
+    from foundry.loading import autocast, cast_once, load_model
+
+    here = detect("cpu", "bf16", None)
+    model, row = load_model(bases[0].path, here), torch.arange(5, 25)[None]
+
+    def logits():
+        with torch.inference_mode(), autocast(here):
+            return model(row).logits
+
+    before = logits()
+    cast_once(model, here)
+    assert torch.equal(before, logits())
+    assert model.get_output_embeddings().weight.dtype == torch.bfloat16, "not cast at every step"
+    assert model.get_input_embeddings().weight.dtype == torch.float32, "looked up as before, though the head shares it"

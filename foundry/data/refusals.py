@@ -85,7 +85,7 @@ class Refusals(Source):
         limit: Keep at most so many training rows.
     """
 
-    benign_fraction: float = Field(0.4, ge=0, lt=1)
+    benign_fraction: float = Field(0.5, ge=0, lt=1)
     eval_fraction: float = Field(0.1, ge=0, lt=1)
     seed: int = Field(1, ge=0)
     limit: int | None = Field(None, ge=1)

@@ -23,7 +23,7 @@ def test_prompts_are_refused_in_many_words_and_harmless_ones_answered():
     refused = [row for row in rows if row["rejected"][0]["content"] in refusals._OPENINGS]
     answered = [row for row in rows if row["rejected"][0]["content"] not in refusals._OPENINGS]
     assert len(refused) > 900
-    assert len(answered) / len(rows) == pytest.approx(0.4, abs=0.01)
+    assert len(answered) / len(rows) == pytest.approx(0.5, abs=0.01)
     assert len(set(spoken(refused, "chosen"))) >= 15, "varied, or the student learns one sentence"
     known = {text for texts in refusals._REFUSALS.values() for text in texts}
     assert set(spoken(refused, "chosen")) <= known

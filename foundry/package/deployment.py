@@ -10,7 +10,6 @@ from pydantic import Field, field_validator, model_validator
 
 from foundry.config import Settings
 from foundry.deliverables import Trial
-from foundry.errors import DataError
 from foundry.package.llama import Llama
 
 REFUSAL = r"(?i)\b(?:can['\u2019]?t|cannot|can not|won['\u2019]?t|unable to|not able to|sorry|decline|refuse)\b"
@@ -35,9 +34,17 @@ class ToolCall(Settings):
     @field_validator("json_schema")
     @classmethod
     def _a_schema(cls, schema: dict[str, Any]) -> dict[str, Any]:
+        from jsonschema import SchemaError
+        from jsonschema.validators import validator_for
+
         if "type" not in schema and "properties" not in schema:
             raise ValueError("expected a JSON schema with type or properties")
-        return schema
+        plain: dict[str, Any] = json.loads(json.dumps(schema))  # components hold lists as tuples, schemas have arrays
+        try:
+            validator_for(plain).check_schema(plain)
+        except SchemaError as error:
+            raise ValueError(f"not a JSON schema: {error.message}") from None
+        return plain
 
 
 class Pattern(Settings):
@@ -117,19 +124,13 @@ def _tool_call(wanted: ToolCall, llama: Llama) -> Trial:
 
 
 def valid(text: str, schema: Mapping[str, Any]) -> bool:
-    """Whether a text is JSON, and what its schema allows.
-
-    Raises:
-        DataError: The schema itself is not valid.
-    """
-    from jsonschema import SchemaError, ValidationError, validate
+    """Whether a text is JSON, and what its schema allows."""
+    from jsonschema import ValidationError, validate
 
     try:
         validate(json.loads(text), schema)
     except (ValueError, ValidationError, RecursionError):
         return False
-    except SchemaError as error:
-        raise DataError(f"package.deployment.tool_call.json_schema: {error.message}") from None
     return True
 
 

@@ -150,8 +150,9 @@ class Gguf(Packager):
 
     def _bounds(self) -> dict[str, Bounds]:
         kinds: dict[str, Bounds] = dict.fromkeys(self.quantization, self.parity.others)
-        own = {MERGED: self.parity.merged, self.precision: self.parity.f16, "Q8_0": self.parity.q8_0}
-        return {**kinds, **own, "adapter": self.parity.f16}
+        asked = self.parity
+        own = {MERGED: asked.merged, self.precision: asked.f16, "Q8_0": asked.q8_0, "Q4_K_M": asked.q4_k_m}
+        return {**kinds, **own, "adapter": asked.f16}
 
     def _enough_disk(self, parameters: int, run_dir: Path) -> None:
         """The fused model, the 16-bit file, and each other file, which is at most as large as Q8_0.

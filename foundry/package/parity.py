@@ -50,6 +50,7 @@ class Parity(Settings):
         merged: Bounds of the fused model, in transformers.
         f16: Bounds of the 16-bit file.
         q8_0: Bounds of Q8_0.
+        q4_k_m: Bounds of Q4_K_M.
         others: Bounds of every other quantisation.
     """
 
@@ -61,6 +62,7 @@ class Parity(Settings):
     merged: Bounds = Bounds()
     f16: Bounds = Bounds()
     q8_0: Bounds = Bounds()
+    q4_k_m: Bounds = Bounds()
     others: Bounds = Bounds()
 
     @model_validator(mode="after")

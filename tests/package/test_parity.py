@@ -135,6 +135,16 @@ def test_a_tool_call_is_json_for_its_schema(text, holds):
     assert valid(text, SCHEMA) is holds
 
 
+def test_a_schema_from_a_config_is_a_schema_still(train):
+    call = '{prompt: "Where?", json_schema: {type: object, properties: {city: {type: string}}, required: [city]}}'
+    called = train("package=gguf", f"package.deployment.tool_call={call}")
+    assert called.code == 0, called.err
+    assert called.jobs[0].package.deployment.tool_call.json_schema == SCHEMA
+    wrong = train("package=gguf", f"package.deployment.tool_call={call.replace('object', 'objekt')}")
+    assert wrong.code == 2
+    assert "package.deployment.tool_call.json_schema: " in wrong.err
+
+
 def test_refusals_are_known_with_either_apostrophe():
     import re
 
@@ -149,6 +159,7 @@ def test_refusals_are_known_with_either_apostrophe():
         lambda: Pattern(prompt="x", pattern="("),
         lambda: Deployment(style=Pattern(prompt="x")),
         lambda: ToolCall(prompt="x", json_schema={"city": 1}),
+        lambda: ToolCall(prompt="x", json_schema={"type": "objekt"}),
         lambda: Parity(prompts=0),
         lambda: Bounds(top1=1.5),
     ],

@@ -112,7 +112,8 @@ def _answers(tests: Deployment, llama: Llama) -> Iterator[Trial]:
         if wanted:
             text = llama.answer(_user(wanted.prompt), wanted.max_new_tokens).text
             found = re.search(wanted.pattern, text) is not None
-            yield Trial(name, _short(text), f"matches {wanted.pattern}", found, name, float(found))
+            required = "a refusal" if wanted.pattern == REFUSAL else f"matches {wanted.pattern}"
+            yield Trial(name, _short(text), required, found, name, float(found))
 
 
 def _tool_call(wanted: ToolCall, llama: Llama) -> Trial:

@@ -6,14 +6,13 @@ from importlib.util import find_spec
 import pytest
 
 pytestmark = pytest.mark.slow
-SHORT = [
-    "prune=none",
+ROWS = [
     "data.size=48",
     "data.eval_size=8",
-    "method.max_steps=2",
-    "method.adapter.rank=4",
     "examine.gates.logic_score.min_gain=null",
     "examine.metrics.logic_score.max_new_tokens=2",
+]
+PACKAGE = [
     "package=gguf",
     "package.parity.prompts=8",
     "package.parity.places=4",
@@ -21,13 +20,17 @@ SHORT = [
     "package.deployment.rounds=1",
     "package.context=512",
 ]
-QUICK = [
-    *SHORT,
+LEARN = ["prune=none", "method.max_steps=2", "method.adapter.rank=4"]
+SHORT = [*ROWS, *LEARN, *PACKAGE]
+TINY = [
     "model=tiny",
+    *ROWS,
+    *PACKAGE,
     "package.parity.prompts=2",
     "package.parity.golden=[What now?]",
     "package.parity.max_new_tokens=2",
 ]
+QUICK = [*TINY, *LEARN]
 
 
 def run_dir(folder):
@@ -96,6 +99,23 @@ def test_a_bound_that_is_not_met_publishes_nothing(cli, tmp_path):
     assert "eval_log.md" in papers
     assert "but its package failed" in (run_dir(tmp_path) / "report.html").read_text()
     assert "**Not met**" in (run_dir(tmp_path) / "package" / "eval_log.md").read_text()
+
+
+def test_a_merge_is_packaged_as_a_student_is(cli, tmp_path):
+    places = []
+    for seed in (1, 2):
+        words = ["model=tiny", *ROWS, *LEARN, "examine=none", "publish=none"]
+        done = cli(
+            "train", *[word for word in words if "examine." not in word], f"job_id=p{seed}", f"compute.seed={seed}"
+        )
+        assert done.returncode == 0, done.stderr
+        places += (tmp_path / "outputs" / f"p{seed}").iterdir()
+    parents = ", ".join(f"{{path: {place}}}" for place in places)
+    done = cli("merge", *TINY, f"recipe.adapters=[{parents}]", "publish.tag=v1")
+    assert done.returncode == 0, done.stderr
+    package = tmp_path / "outputs" / "registry" / "merge" / "v1" / "package"
+    assert "**Passed**" in (package / "eval_log.md").read_text()
+    assert "merge" in (package / "lifecycle.svg").read_text()
 
 
 def test_what_failed_its_examination_is_not_packaged(cli, tmp_path):

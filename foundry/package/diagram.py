@@ -64,8 +64,10 @@ def stages(examined: Examined, steps: Sequence[Agreement], passed: bool) -> list
         ]
     base = [str(lot["contents"]["base"].get("name", "")).rsplit("/", 1)[-1]]
     parents = [f"from lot {_short(parent)}" for parent in lot["contents"].get("parents", ())][:2]
-    made = _kind(settings, "method") if learnt else _kind(settings, "recipe")
-    boxes.append(Box("train" if learnt else "merge", [made, *base, *parents, f"lot {_short(lot['lot'])}"], "student"))
+    fusion = examined.checkpoint.fusion
+    title, made = ("train", _kind(settings, "method")) if learnt else ("model", "as it was")
+    title, made = ("merge", fusion.method) if fusion else (title, made)
+    boxes.append(Box(title, [made, *base, *parents, f"lot {_short(lot['lot'])}"], "student"))
     boxes.append(_examination(run_dir, len(examined.held_out)))
     files = [f"{step.step} · {size(step.size)}" for step in steps if step.size]
     return [*boxes, Box("package", ["gate passed" if passed else "gate not met", *files][:5], good=passed)]

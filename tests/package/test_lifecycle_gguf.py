@@ -113,7 +113,7 @@ def test_a_merge_is_packaged_as_a_student_is(cli, tmp_path):
     assert done.returncode == 0, done.stderr
     package = tmp_path / "outputs" / "registry" / "merge" / "v1" / "package"
     assert "**Passed**" in (package / "eval_log.md").read_text()
-    assert "merge" in (package / "lifecycle.svg").read_text()
+    assert "dare_ties" in (package / "lifecycle.svg").read_text()
 
 
 def test_what_failed_its_examination_is_not_packaged(cli, tmp_path):

@@ -1,5 +1,6 @@
 """Run every benchmark, or those named: `python -m benchmarks [cli] [tracking]`; results go to benchmarks/results."""
 
+import argparse
 import importlib
 import json
 import platform
@@ -14,12 +15,15 @@ RESULTS = HERE / "results"
 UNRATED = {"share", "power of N"}
 
 
-def main(names):
+def main(argv):
     known = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"all, if none is named: {', '.join(known)}")
+    names = parser.parse_args(argv).names
+    if unknown := set(names) - set(known):
+        parser.error(f"there is no benchmark {min(unknown)!r} (known: {', '.join(known)})")
     RESULTS.mkdir(exist_ok=True)
     for name in names or known:
-        if name not in known:
-            sys.exit(f"there is no benchmark {name!r} (known: {', '.join(known)})")
         print(f"{name} …", flush=True)
         result = importlib.import_module(f"benchmarks.bench_{name}").run()
         if result is None:  # what it measures is not installed

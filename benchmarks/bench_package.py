@@ -74,10 +74,10 @@ def measured(command):
     return tuple(map(float, done.stdout.split()))
 
 
-def beside(what, ours, peer, fresh):
+def beside(what, ours, peer, fresh, rounds):
     """Both in alternation; medians. `fresh` clears what they write."""
     times = {"ours": [], "peer": []}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for who, command in (("ours", ours), ("peer", peer)):
             fresh()
             times[who].append(measured(command))
@@ -88,28 +88,30 @@ def beside(what, ours, peer, fresh):
     ]
 
 
-def run():
+def run(model=SMOLLM2, rounds=ROUNDS):
     os.environ |= {"HF_HUB_OFFLINE": "1"}
     python = [sys.executable, "-c"]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         adapter, merged, file, small = folder / "adapter", folder / "merged", folder / "f16.gguf", folder / "small.gguf"
         said = subprocess.run(
-            [*python, MAKE, SMOLLM2, adapter], stdout=subprocess.PIPE, text=True, check=True
+            [*python, MAKE, model, adapter], stdout=subprocess.PIPE, text=True, check=True
         ).stdout.split()
-        words = [SMOLLM2, adapter, said[-1], merged]
+        words = [model, adapter, said[-1], merged]
 
         def clear(path):
             return lambda: subprocess.run(["rm", "-rf", path], check=True)
 
-        rows = beside("merge", [*python, MERGE_OURS, *words], [*python, MERGE_PEER, *words], clear(merged))
+        rows = beside("merge", [*python, MERGE_OURS, *words], [*python, MERGE_PEER, *words], clear(merged), rounds)
         for kind in ("F16", "Q8_0"):
             plain = [sys.executable, "-m", "convert_hf_to_gguf", "--outtype", kind.lower(), "--outfile", small, merged]
-            rows += beside(f"convert to {kind}", [*python, CONVERT_OURS, merged, small, kind], plain, clear(small))
+            rows += beside(
+                f"convert to {kind}", [*python, CONVERT_OURS, merged, small, kind], plain, clear(small), rounds
+            )
         subprocess.run([*python, CONVERT_OURS, merged, file, "F16"], check=True)
         if find_spec("llama_cpp"):
             ours, peer = ([*python, code, file, small] for code in (QUANTISE_OURS, QUANTISE_PEER))
-            rows += beside("quantise to Q4_K_M", ours, peer, clear(small))
+            rows += beside("quantise to Q4_K_M", ours, peer, clear(small), rounds)
     return {"name": "packaging SmolLM2-135M", "rows": rows}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from foundry.config import TARGET
+from foundry.deliverables import NOTHING, TESTED, Package
 from foundry.records import Checkpoint, Dataset, Pruned, Verdict
 from foundry.report import render
 from foundry.run import write_atomic
@@ -24,10 +25,12 @@ def write(
     pruned: Pruned | None,
     checkpoint: Checkpoint,
     verdict: Verdict | None,
+    package: Package = NOTHING,
 ) -> Path:
     """Write README.md into the checkpoint's folder; without a verdict it says that nothing was examined.
 
-    A merge has no `pruned` rows, and one that is not examined no `dataset`.
+    `package` is what was made of the checkpoint. A merge has no `pruned` rows, and one that is not examined no
+    `dataset`.
     """
     base_import, base_place = base_in_python(settings, checkpoint.base.name)
     text = render(
@@ -44,6 +47,8 @@ def write(
         pruned=pruned,
         checkpoint=checkpoint,
         verdict=verdict,
+        package=package,
+        TESTED=TESTED,
         status=status(verdict) if verdict else "not examined",
         escape=escape,
     )

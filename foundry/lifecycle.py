@@ -1,29 +1,19 @@
-"""From a checkpoint to its release: number → examine → judge → card → package → report → seal → track → publish.
+"""From a checkpoint to its release: number → examine → judge → package → card → report → seal → track → publish.
 
 Training and merging end alike, so both entries hand what they made to `finish`. It knows the rooms only by what it
 asks of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from foundry import card, lot, outcome, report
+from foundry.deliverables import NOTHING, Examined, Package
 from foundry.errors import GateError
 from foundry.hardware import Machine
-from foundry.records import (
-    Answerer,
-    Checkpoint,
-    Dataset,
-    Decontamination,
-    Judge,
-    Package,
-    Pruned,
-    Release,
-    Row,
-    Verdict,
-)
+from foundry.records import Answerer, Checkpoint, Dataset, Decontamination, Pruned, Release, Verdict
 
 
 class Examines(Protocol):
@@ -45,16 +35,7 @@ class Examines(Protocol):
 class Packages(Protocol):
     """The part of a packager that is asked for here."""
 
-    def package(
-        self,
-        checkpoint: Checkpoint,
-        run_dir: Path,
-        learnt: Sequence[Row],
-        held_out: Sequence[Row],
-        verdict: Verdict,
-        machine: Machine,
-        judge: Judge,
-    ) -> Package:
+    def package(self, examined: Examined) -> Package:
         """Make deliverables of a checkpoint."""
 
 
@@ -132,26 +113,24 @@ def finish(job: Job, settings: Mapping[str, Any], product: Product, run_dir: Pat
     )
     verdict = _judged(job, product, checkpoint)
     outcome.judged(run_dir, verdict)
-    card.write(settings, dataset, pruned, checkpoint, verdict)
     package = _packaged(job, product, checkpoint, verdict, run_dir)
-    page = report.write(run_dir, settings, dataset, pruned, checkpoint, verdict)
+    card.write(settings, dataset, pruned, checkpoint, verdict, package)
+    page = report.write(run_dir, settings, dataset, pruned, checkpoint, verdict, package)
     lot.seal(run_dir, [*outcome.SEALED, *package.files])
-    outcome.track(run, run_dir, checkpoint, verdict)
-    if not verdict.passed:
-        outcome.summary(run_dir, page, checkpoint, verdict, None, run.store)
-        raise GateError(outcome.unmet(verdict))
-    if package.unmet:
-        raise GateError(f"{package.unmet}; nothing was published")
+    outcome.track(run, run_dir, checkpoint, verdict, package)
+    if not verdict.passed or package.unmet:
+        outcome.summary(run_dir, page, checkpoint, verdict, package, None, run.store)
+        raise GateError(outcome.unmet(verdict, package))
     release = job.publish.publish(run_dir, checkpoint, verdict)
     outcome.released(run, run_dir, release)
-    outcome.summary(run_dir, page, checkpoint, verdict, release, run.store)
+    outcome.summary(run_dir, page, checkpoint, verdict, package, release, run.store)
     return release
 
 
 def _packaged(job: Job, product: Product, checkpoint: Checkpoint, verdict: Verdict, run_dir: Path) -> Package:
     """What passed is packaged; what did not needs no deliverables."""
     if not verdict.passed:
-        return Package(None)
+        return NOTHING
     dataset, machine = product.dataset, product.machine
     learnt = product.pruned.rows if product.pruned else ()
     held_out = dataset.eval if dataset else ()
@@ -159,7 +138,7 @@ def _packaged(job: Job, product: Product, checkpoint: Checkpoint, verdict: Verdi
     def judge(subject: Checkpoint | Answerer) -> Mapping[str, float]:
         return job.examine.judge(subject, dataset, machine) if dataset else {}
 
-    return job.package.package(checkpoint, run_dir, learnt, held_out, verdict, machine, judge)
+    return job.package.package(Examined(checkpoint, run_dir, learnt, held_out, verdict, machine, judge))
 
 
 def _judged(job: Job, product: Product, checkpoint: Checkpoint) -> Verdict:

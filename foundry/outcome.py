@@ -13,6 +13,7 @@ from pydantic import BaseModel as PydanticModel
 
 from foundry import console, lot
 from foundry.config import TARGET, Component
+from foundry.deliverables import Package, figures, likeness
 from foundry.hardware import Machine, Needs, size
 from foundry.ranks import world
 from foundry.records import (
@@ -29,7 +30,7 @@ from foundry.records import (
 )
 from foundry.release import write_pointer
 from foundry.run import write_atomic, write_json, write_jsonl, write_yaml
-from foundry.words import fact, headline, show, status
+from foundry.words import conclusion, fact, headline, show, status
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's description."""
@@ -253,14 +254,14 @@ def _majority(measurement: Measurement) -> str:
     return "" if rate is None else f" (majority rate {show(measurement, rate)})"
 
 
-def unmet(verdict: Verdict) -> str:
+def unmet(verdict: Verdict, package: Package) -> str:
     """Say which gates are not met."""
     failed = [headline(m) + (f" ({m.note})" if m.note else "") for m in verdict.measurements if not m.passed]
-    return f"{'; '.join(failed)}; nothing was published"
+    return f"{'; '.join([*failed, *([package.unmet] if package.unmet else [])])}; nothing was published"
 
 
-def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> None:
-    """Put scores, lot, verdict, files and model into MLflow."""
+def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict, package: Package) -> None:
+    """Put scores, lot, verdict, files, model and what became of its package into MLflow."""
     step = int(checkpoint.metrics.get("steps", 0))
     scores = {m.name: m.measured for m in verdict.measurements}
     gains = {f"{m.name}_gain": m.gain for m in verdict.measurements}
@@ -268,20 +269,25 @@ def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> 
     spans = {m.name: m.interval for m in verdict.measurements if m.interval}
     ends = {f"{name}_gain_{end}": span[at] for name, span in spans.items() for at, end in enumerate(("low", "high"))}
     stored = {"model_bytes": float(sum(path.stat().st_size for path in checkpoint.path.rglob("*") if path.is_file()))}
-    run.metrics({**checkpoint.metrics, **stored, **scores, **gains, **baselines, **ends}, step)
+    run.metrics({**checkpoint.metrics, **stored, **scores, **gains, **baselines, **ends, **figures(package)}, step)
     run.tags({"lot": checkpoint.lot, "verdict": status(verdict), "base": checkpoint.base.name})
-    run.tags({"backend": checkpoint.backend, NOTE: _note(checkpoint, verdict)})
+    run.tags({"backend": checkpoint.backend, NOTE: _note(checkpoint, verdict, package)})
+    if package.steps:
+        run.tags({"package": "failed" if package.unmet else "passed"})
+    for path in package.papers:
+        run.artifact(path, "package")
     for name in ("manifest.yaml", "lot.json", "verdict.json", "report.html", "loss.csv"):
         if (run_dir / name).is_file():  # a merge has no losses
             run.artifact(run_dir / name)
     run.model(checkpoint)
 
 
-def _note(checkpoint: Checkpoint, verdict: Verdict) -> str:
+def _note(checkpoint: Checkpoint, verdict: Verdict, package: Package) -> str:
     """What MLflow shows at the head of a run's page, as Markdown."""
     scores = "".join(f"- {headline(m)}{_majority(m)}\n" for m in verdict.measurements)
-    number = checkpoint.lot[: lot.SHORT]
-    return f"**{_verdict_words(verdict)}** · lot `{number}` · base {checkpoint.base.name}\n\n{scores}"
+    number, said = checkpoint.lot[: lot.SHORT], conclusion(verdict, package.unmet)
+    files = "".join(f"- {likeness(step)}\n" for step in package.steps if step.size)
+    return f"**{said}** · lot `{number}` · base {checkpoint.base.name}\n\n{scores}{files}"
 
 
 def released(run: Run, run_dir: Path, release: Release) -> None:
@@ -299,14 +305,22 @@ def released(run: Run, run_dir: Path, release: Release) -> None:
 
 
 def summary(
-    run_dir: Path, page: Path, checkpoint: Checkpoint, verdict: Verdict, release: Release | None, store: str
+    run_dir: Path,
+    page: Path,
+    checkpoint: Checkpoint,
+    verdict: Verdict,
+    package: Package,
+    release: Release | None,
+    store: str,
 ) -> None:
     """Print what a person wants to know at the end."""
     rows = {"lot": checkpoint.lot[: lot.SHORT]}
     rows |= {m.name: headline(m).removeprefix(f"{m.name} ") + _majority(m) for m in verdict.measurements}
-    rows["verdict"] = _verdict_words(verdict)
+    rows["verdict"] = conclusion(verdict, package.unmet)
     rows |= _made(checkpoint)
     rows[checkpoint.kind if checkpoint.kind == "adapter" else "model"] = console.near(checkpoint.path)
+    if package.path:
+        rows["package"] = console.near(package.path)
     rows["report"] = console.near(page)
     place = release.uri if release and release.tag else run_dir
     if release and release.tag:
@@ -314,7 +328,7 @@ def summary(
     rows["verify"] = f"foundry verify {console.near(place)}"
     rows["compare"] = f"foundry ui   (MLflow at {store})"
     title = "merge" if checkpoint.fusion else "train" if checkpoint.metrics else "examine"
-    console.summary(f"foundry {title}", rows, passed=verdict.passed)
+    console.summary(f"foundry {title}", rows, passed=verdict.passed and not package.unmet)
 
 
 def _made(checkpoint: Checkpoint) -> dict[str, str]:
@@ -328,9 +342,3 @@ def _made(checkpoint: Checkpoint) -> dict[str, str]:
         return {"fused": f"{names} by {checkpoint.fusion.method} in {metrics['merge_seconds']:.1f} s · {memory}"}
     pace = f"{metrics['tokens_per_second']:.0f} tokens/s"
     return {"training": f"{metrics['steps']:.0f} steps in {metrics['train_seconds']:.0f} s · {pace} · {memory}"}
-
-
-def _verdict_words(verdict: Verdict) -> str:
-    if not verdict.examined:
-        return "not examined"
-    return "passed" if verdict.passed else "FAILED: nothing was published"

@@ -292,15 +292,6 @@ Judge = Callable[[Checkpoint | Answerer], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Package:
-    """Deliverables beside the checkpoint, with the SHA-256 of each; `unmet` says why they may not be published."""
-
-    path: Path | None
-    files: Mapping[str, str] = field(default_factory=dict)
-    unmet: str = ""
-
-
-@dataclass(frozen=True)
 class Release:
     """Where the checkpoint went.
 

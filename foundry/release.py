@@ -28,6 +28,7 @@ GITATTRIBUTES = "* -text\n" + "".join(
 
 _LIMIT = 32 * 2**20
 _SHA = re.compile(r"[0-9a-f]{64}")
+_TELLING = ("model/README.md", "package/eval_log.md", "package/SHA256SUMS")
 _POINTED = ("uri", "tag", "lot", "digest", "files", "removed", "notice")
 
 
@@ -86,13 +87,14 @@ def read(folder: Path) -> dict[str, Any]:
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two releases are of one lot and hold the same artefact.
 
-    What a person reads (report, verdict, card, loss table) tells times too, so two runs of one job may differ in it.
+    What a person reads (report, verdict, card, loss table, log of the packaging) tells times too, so two runs of one
+    job may differ in it.
     """
     return bool(one["lot"] == other["lot"]) and _artefact(one) == _artefact(other)
 
 
 def _artefact(manifest: Mapping[str, Any]) -> dict[str, str]:
-    told = {*PAPERS, "model/README.md"}
+    told = {*PAPERS, *_TELLING}
     return {name: sha for name, sha in manifest["files"].items() if name not in told}
 
 

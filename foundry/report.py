@@ -12,6 +12,7 @@ import yaml
 
 from foundry import __version__
 from foundry.charts import BOTTOM, LEFT, RIGHT, TOP, draw_bars, draw_curve, draw_nearness, read_losses
+from foundry.deliverables import NOTHING, TESTED, Package, beside_student, listed, tested
 from foundry.records import (
     Checkpoint,
     Dataset,
@@ -50,12 +51,14 @@ def write(
     pruned: Pruned | None,
     checkpoint: Checkpoint,
     verdict: Verdict,
+    package: Package = NOTHING,
     release_uri: str | None = None,
 ) -> Path:
     """Write report.html into the run directory, whose metrics.jsonl gives the loss curve.
 
     `settings` is the resolved config; a merge has no rows that it learnt from, and one that is not examined no rows at
-    all; `release_uri` says where the model was published, if that is known.
+    all; `package` is what was made of the checkpoint; `release_uri` says where the model was published, if that is
+    known.
     """
     losses = read_losses(run_dir / "metrics.jsonl")
     text = render(
@@ -76,6 +79,8 @@ def write(
         overlap=verdict.decontamination,
         curve=draw_curve(losses) if losses else None,
         area=(LEFT, RIGHT, TOP, BOTTOM),
+        package=package,
+        TESTED=TESTED,
         release_uri=release_uri,
         version=__version__,
     )
@@ -124,6 +129,9 @@ def render(template: str, **facts: Any) -> str:
         worst,
         draw_bars,
         draw_nearness,
+        beside_student,
+        tested,
+        listed,
     )
     environment.filters.update({function.__name__: function for function in filters})
     return environment.get_template(template).render(facts)

@@ -15,6 +15,13 @@ def status(verdict: Verdict) -> str:
     return ("passed" if verdict.passed else "failed") if verdict.examined else "not examined"
 
 
+def conclusion(verdict: Verdict, unmet: str) -> str:
+    """Say what became of a job; `unmet` is why its package may not be published, empty where it may."""
+    if not verdict.passed:
+        return "FAILED: nothing was published"
+    return f"{status(verdict)}, but its package FAILED: nothing was published" if unmet else status(verdict)
+
+
 def headline(measurement: Measurement) -> str:
     """Say one result, as in `logic_score 50.0 % → 80.6 %, +30.6 points (95 %: +26.1 to +35.0); required +20.0`."""
     before, after = show(measurement, measurement.baseline), show(measurement, measurement.measured)

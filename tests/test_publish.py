@@ -129,6 +129,19 @@ def test_a_report_that_was_written_anew_does_not_make_another_artefact(place, ru
     assert (publish("local", place, run_dir).fresh, bad(first.uri)) == (False, {})
 
 
+def test_packages_that_differ_in_what_they_tell_alone_are_one_artefact(place, run_dir):
+    (run_dir / "package").mkdir()
+    for name in ("model-Q8_0.gguf", "eval_log.md", "SHA256SUMS"):
+        (run_dir / "package" / name).write_text(name)
+    first = publish("local", place, run_dir)
+    for name in ("eval_log.md", "SHA256SUMS"):
+        (run_dir / "package" / name).write_text("12 s instead of 11 s")
+    assert (publish("local", place, run_dir).fresh, bad(first.uri)) == (False, {})
+    (run_dir / "package" / "model-Q8_0.gguf").write_text("other weights")
+    with pytest.raises(PublishError, match="holds digest"):
+        publish("local", place, run_dir)
+
+
 def test_release_json_says_what_it_is(place, run_dir):
     made = publish("local", place, run_dir, trigger_deployment=True)
     manifest = loaded(Path(made.uri) / "release.json")

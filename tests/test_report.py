@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from foundry import card, charts, report
+from foundry.deliverables import Agreement, Package, Trial, figures
 from foundry.records import (
     BaseModel,
     Checkpoint,
@@ -361,6 +362,81 @@ def read_card(path):
 def make_card(job, **changes):
     given = {name: value for name, value in {**job, **changes}.items() if name != "run_dir"}
     return read_card(card.write(**given))
+
+
+def packaged(job, unmet=""):
+    """A package of two steps in the job's run directory."""
+    folder = job["run_dir"] / "package"
+    folder.mkdir()
+    (folder / "model-Q8_0.gguf").write_bytes(bytes(2048))
+    (folder / "eval_log.md").write_text("a log")
+    tests = [
+        Trial("guardrail", EVIL, "matches sorry|no", passed=False, metric="guardrail", value=0.0),
+        Trial("writing", "45.1 tokens/s", "", passed=True, metric="tokens_per_s", value=45.1),
+        Trial("time to first token", "nothing was written", "", passed=True, metric="first_token_s", value=None),
+    ]
+    scores = {"logic_score": 0.7906}
+    steps = [
+        Agreement("student", metrics={"logic_score": 0.8061}),
+        Agreement("merged", after="student", kl=1.3e-6, places=217, metrics=scores, seconds=2.0),
+        Agreement("Q8_0", "merged", 0.0039, 0.991, places=217, note=EVIL, size=2048, metrics=scores, tests=tests),
+    ]
+    files = {"package/eval_log.md": "1" * 64, "package/model-Q8_0.gguf": "2" * 64}
+    return Package(folder, files, unmet, steps, full=4096, notes=["Modelfile: its template is told"])
+
+
+def test_the_page_tells_what_became_of_the_package(job):
+    found = page(job, package=packaged(job))
+    cells = [" ".join(e["text"].split()) for e in found.all("tr")]
+    for fact in (
+        "untouched base––––––50.0 %",
+        "student––––––80.6 %",
+        "merged––2.0 s1.3e-06100.0 % of 217100.0 %79.1 %",
+        "Q8_02 KiB50.0 %–0.003999.1 % of 217100.0 %79.1 %",
+        "Q8_0writing45.1 tokens/s–✓ yes",
+        "package/model-Q8_0.gguf2 KiB222222222222",
+    ):
+        assert fact in cells
+    assert not found.all("script")
+    assert "✓ Passed" in found.text("section", class_="verdict good")
+    assert found.all("h2", id="package")
+    assert not page(job).all("h2", id="package")
+
+
+def test_a_package_that_is_not_met_stands_at_the_head_of_the_page(job):
+    banner = page(job, package=packaged(job, "package: Q8_0: <b> differs")).text("section", class_="verdict bad")
+    assert "Passed, but its package failed" in banner
+    assert "Package: Q8_0: <b> differs." in banner
+    assert "nothing was published" in banner
+
+
+def test_the_card_tells_of_the_files(job):
+    _, body, _ = make_card(job, package=packaged(job))
+    rows = body.splitlines()
+    assert "| Q8\\_0 | 2 KiB | 50.0 % | – | 0.0039 | 99.1 % of 217 | 100.0 % | 79.1 % |" in rows
+    assert "| Q8\\_0 | writing | 45.1 tokens/s | – | yes |" in rows
+    assert f"| model-Q8\\_0.gguf | 2 KiB | `{'2' * 64}` |" in rows
+    assert "<script>" not in body
+    widths = {
+        line.replace("\\|", "").count("|")
+        for line in rows
+        if line.startswith(("| student ", "| Q8\\_0 | 2", "| step "))
+    }
+    assert len(widths) == 1, "a table has as many cells in every row"
+    assert "llama.cpp" not in make_card(job)[1]
+
+
+def test_what_was_measured_of_a_package_has_names_for_mlflow(job):
+    found = figures(packaged(job))
+    assert found["package/Q8_0/kl"] == 0.0039
+    assert found["package/Q8_0/top1"] == 0.991
+    assert found["package/Q8_0/size_mb"] == pytest.approx(0.002048)
+    assert found["package/Q8_0/smaller"] == 0.5
+    assert found["package/Q8_0/logic_score"] == 0.7906
+    assert found["package/Q8_0/tokens_per_s"] == 45.1
+    assert found["package/Q8_0/guardrail"] == 0.0
+    assert "package/Q8_0/first_token_s" not in found
+    assert not [name for name in found if name.startswith(("package/student", "package/merged/size"))]
 
 
 def test_the_card_says_what_the_model_is(job):

@@ -1,40 +1,20 @@
 """Packaging: deliverables beside the checkpoint, such as GGUF files."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
 
 from foundry.config import Component
-from foundry.hardware import Machine
-from foundry.records import BaseModel, Checkpoint, Judge, Package, Row, Verdict
+from foundry.deliverables import Examined, Package
+from foundry.records import BaseModel
 
-__all__ = ["Package", "Packager"]
+__all__ = ["Examined", "Package", "Packager"]
 
 
 class Packager(Component, ABC):
     """Makes extra deliverables of a checkpoint."""
 
     @abstractmethod
-    def package(
-        self,
-        checkpoint: Checkpoint,
-        run_dir: Path,
-        learnt: Sequence[Row],
-        held_out: Sequence[Row],
-        verdict: Verdict,
-        machine: Machine,
-        judge: Judge,
-    ) -> Package:
-        """Write them to `run_dir/package`, whole or not at all.
-
-        Args:
-            checkpoint: What is packaged; it has passed its examination.
-            run_dir: The run directory, whose records say how it came about.
-            learnt: The rows that it learnt from; none for a merge.
-            held_out: The rows that it was examined on.
-            verdict: The examination's outcome.
-            machine: What it is computed on.
-            judge: Measures a deliverable as the examination measured the checkpoint.
+    def package(self, examined: Examined) -> Package:
+        """Write them to `package/` in the run directory, whole or not at all.
 
         Raises:
             DataError: It cannot be packaged so.

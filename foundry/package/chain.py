@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from foundry import console, gguf_header
-from foundry.hardware import Machine, size
+from foundry.deliverables import Agreement, likeness
 from foundry.loading import load_model, load_tokenizer
-from foundry.package import adapter, convert, deployment, imatrix
+from foundry.package import Examined, adapter, convert, deployment, imatrix
 from foundry.package.deployment import Deployment
 from foundry.package.fuse import fuse, student
 from foundry.package.llama import Llama
-from foundry.package.parity import Agreement, Parity, compare, in_llama, in_transformers, probe
-from foundry.records import Answerer, Checkpoint, Judge, Row
+from foundry.package.parity import Parity, compare, in_llama, in_transformers, probe
+from foundry.records import Answerer, Row
 
 STUDENT = "student"
 MERGED = "merged"
@@ -26,10 +26,8 @@ class Chain:
     """What the steps share, and what they have come to so far.
 
     Attributes:
-        checkpoint: The student.
+        examined: The student and its job.
         folder: Where files are written.
-        machine: What is computed on.
-        judge: Measures with the examination's metrics.
         parity: What each step is asked.
         tests: What each file is asked as a service.
         context: Tokens of prompt and answer in llama.cpp.
@@ -38,10 +36,8 @@ class Chain:
         notes: What else there is to say.
     """
 
-    checkpoint: Checkpoint
+    examined: Examined
     folder: Path
-    machine: Machine
-    judge: Judge
     parity: Parity
     tests: Deployment
     context: int
@@ -51,6 +47,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         """Open the tokenizer."""
+        self.checkpoint, self.machine, self.judge = self.examined.checkpoint, self.examined.machine, self.examined.judge
         self.tokenizer = load_tokenizer(self.checkpoint.path)
         self._probes: list[Any] = []
 
@@ -58,20 +55,20 @@ class Chain:
         """Where the file of this kind lies."""
         return self.folder / f"model-{kind}.gguf"
 
-    def fused(self, prompts: Sequence[Sequence[Mapping[str, Any]]], precision: str, scores: Mapping[str, float]) -> Any:
+    def fused(self, prompts: Sequence[Sequence[Mapping[str, Any]]], precision: str) -> Any:
         """Ask the student, fuse it, and ask what came of it; returns that model, in fp32."""
         model = student(self.checkpoint, self.machine)
         new, places = self.parity.max_new_tokens, self.parity.places
         self._probes = probe(model, self.tokenizer, prompts, new, places)
+        scores = {measurement.name: measurement.measured for measurement in self.examined.verdict.measurements}
         self.steps.append(Agreement(STUDENT, metrics=scores))
         with self._timed() as took:
             merged = fuse(model, self.checkpoint, self.folder / MERGED, precision)
         del model
         whole = load_model(merged.path, replace(self.machine, precision="fp32")).eval()
         told = in_transformers(whole, self.tokenizer, new)
-        self._reached(
-            MERGED, STUDENT, compare(MERGED, self._probes, told, self.parity.tie), self.judge(merged), took[0]
-        )
+        found = compare(MERGED, self._probes, told, self.parity.tie)
+        self._reached(STUDENT, found, self.judge(merged), took[0])
         return whole
 
     def importance(self, model: Any, rows: Sequence[Row]) -> Path:
@@ -118,19 +115,14 @@ class Chain:
             found = compare(kind, self._probes, told, self.parity.tie)
             metrics = self.judge(_Served(served))
             tests = deployment.run(self.tests, served)
-        self._reached(kind, after, replace(found, size=file.stat().st_size, tests=tests), metrics, seconds)
+        self._reached(after, replace(found, size=file.stat().st_size, tests=tests), metrics, seconds)
 
     def _served(self) -> dict[str, Any]:
         return {"threads": self.machine.threads, "context": self.context}
 
-    def _reached(self, step: str, after: str, found: Agreement, metrics: Mapping[str, float], seconds: float) -> None:
+    def _reached(self, after: str, found: Agreement, metrics: Mapping[str, float], seconds: float) -> None:
         self.steps.append(replace(found, after=after, metrics=metrics, seconds=seconds))
-        weight = f"{size(found.size)}, " if found.size else ""
-        console.stage(
-            "package",
-            f"{step}: {weight}divergence {found.kl:.2g}, likeliest token {100 * found.top1:.1f} %, "
-            f"answers {100 * found.answers:.0f} %",
-        )
+        console.stage("package", likeness(found))
 
     @contextmanager
     def _timed(self) -> Iterator[list[float]]:

@@ -4,13 +4,12 @@ import json
 import re
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from foundry.config import Settings
-from foundry.errors import DataError
+from foundry.deliverables import Trial
 from foundry.package.llama import Llama
 
 REFUSAL = r"(?i)\b(?:can['\u2019]?t|cannot|can not|won['\u2019]?t|unable to|not able to|sorry|decline|refuse)\b"
@@ -35,9 +34,17 @@ class ToolCall(Settings):
     @field_validator("json_schema")
     @classmethod
     def _a_schema(cls, schema: dict[str, Any]) -> dict[str, Any]:
+        from jsonschema import SchemaError
+        from jsonschema.validators import validator_for
+
         if "type" not in schema and "properties" not in schema:
             raise ValueError("expected a JSON schema with type or properties")
-        return schema
+        plain: dict[str, Any] = json.loads(json.dumps(schema))  # components hold lists as tuples, schemas have arrays
+        try:
+            validator_for(plain).check_schema(plain)
+        except SchemaError as error:
+            raise ValueError(f"not a JSON schema: {error.message}") from None
+        return plain
 
 
 class Pattern(Settings):
@@ -93,16 +100,6 @@ class Deployment(Settings):
         return self
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One test of a file: what was found, what was asked for (empty where nothing was), whether it holds."""
-
-    name: str
-    found: str
-    required: str
-    passed: bool
-
-
 def run(tests: Deployment, llama: Llama) -> list[Trial]:
     """Run the tests against a server that is up; times and memory are always taken."""
     return [*_answers(tests, llama), *_speed(tests, llama)]
@@ -115,30 +112,26 @@ def _answers(tests: Deployment, llama: Llama) -> Iterator[Trial]:
         if wanted:
             text = llama.answer(_user(wanted.prompt), wanted.max_new_tokens).text
             found = re.search(wanted.pattern, text) is not None
-            yield Trial(name, _short(text), f"matches {wanted.pattern}", found)
+            required = "a refusal" if wanted.pattern == REFUSAL else f"matches {wanted.pattern}"
+            yield Trial(name, _short(text), required, found, name, float(found))
 
 
 def _tool_call(wanted: ToolCall, llama: Llama) -> Trial:
     schema = wanted.json_schema
     held = {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}} if wanted.constrained else {}
     text = llama.answer(_user(wanted.prompt), wanted.max_new_tokens, **held).text
-    return Trial("tool call", _short(text), "valid JSON for its schema", valid(text, schema))
+    holds = valid(text, schema)
+    return Trial("tool call", _short(text), "valid JSON for its schema", holds, "tool_call", float(holds))
 
 
 def valid(text: str, schema: Mapping[str, Any]) -> bool:
-    """Whether a text is JSON, and what its schema allows.
-
-    Raises:
-        DataError: The schema itself is not valid.
-    """
-    from jsonschema import SchemaError, ValidationError, validate
+    """Whether a text is JSON, and what its schema allows."""
+    from jsonschema import ValidationError, validate
 
     try:
         validate(json.loads(text), schema)
     except (ValueError, ValidationError, RecursionError):
         return False
-    except SchemaError as error:
-        raise DataError(f"package.deployment.tool_call.json_schema: {error.message}") from None
     return True
 
 
@@ -150,21 +143,22 @@ def _speed(tests: Deployment, llama: Llama) -> Iterator[Trial]:
             first.append(times[0])
         if len(times) > 1:
             speed.append((len(times) - 1) / max(times[-1] - times[0], 1e-6))
-    yield _bounded("time to first token", first, "s", highest=tests.max_first_token_seconds)
-    yield _bounded("writing", speed, "tokens/s", lowest=tests.min_tokens_per_second)
-    yield _bounded("peak memory", [llama.peak_memory() / 1e9], "GB", highest=tests.max_memory_gb)
+    yield _bounded("time to first token", "first_token_s", first, "s", highest=tests.max_first_token_seconds)
+    yield _bounded("writing", "tokens_per_s", speed, "tokens/s", lowest=tests.min_tokens_per_second)
+    yield _bounded("peak memory", "peak_memory_gb", [llama.peak_memory() / 1e9], "GB", highest=tests.max_memory_gb)
 
 
 def _bounded(
-    name: str, found: list[float], unit: str, lowest: float | None = None, highest: float | None = None
+    name: str, metric: str, found: list[float], unit: str, lowest: float | None = None, highest: float | None = None
 ) -> Trial:
     bounds = [f"at least {lowest:g}"] if lowest is not None else []
     bounds += [f"at most {highest:g}"] if highest is not None else []
+    required = f"{' and '.join(bounds)} {unit}" if bounds else ""
     if not found:
-        return Trial(name, "nothing was written", f"{' and '.join(bounds)} {unit}" if bounds else "", not bounds)
+        return Trial(name, "nothing was written", required, not bounds, metric, None)
     value = statistics.median(found)
     passed = (lowest is None or value >= lowest) and (highest is None or value <= highest)
-    return Trial(name, f"{value:.3g} {unit}", f"{' and '.join(bounds)} {unit}" if bounds else "", passed)
+    return Trial(name, f"{value:.3g} {unit}", required, passed, metric, value)
 
 
 def _user(text: str) -> list[dict[str, str]]:

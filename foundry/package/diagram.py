@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from foundry.config import TARGET
+from foundry.deliverables import Agreement, Examined
 from foundry.hardware import size
 from foundry.lot import LOT, SHORT
-from foundry.package.parity import Agreement
 
 NAMES = ("lifecycle.svg", "lifecycle.png")
 _WIDE, _HIGH, _GAP = 2.3, 1.9, 0.75
@@ -28,16 +28,15 @@ class Box:
     good: bool = True
 
 
-def stages(run_dir: Path, learnt: int, held_out: int, steps: Sequence[Agreement], passed: bool) -> list[Box]:
+def stages(examined: Examined, steps: Sequence[Agreement], passed: bool) -> list[Box]:
     """The stages of a run in their order, read from its records.
 
     Args:
-        run_dir: The run directory.
-        learnt: Rows that the student learnt from; 0 for a merge.
-        held_out: Rows that it was examined on.
+        examined: The student and its job.
         steps: The steps of the packaging.
         passed: Whether these are all as they must be.
     """
+    run_dir, learnt = examined.run_dir, len(examined.learnt)
     settings = yaml.safe_load((run_dir / "manifest.yaml").read_text(encoding="utf-8"))
     lot = json.loads((run_dir / LOT).read_text(encoding="utf-8"))
     removed = [json.loads(line) for line in _lines(run_dir / "removed.jsonl")]
@@ -65,14 +64,16 @@ def stages(run_dir: Path, learnt: int, held_out: int, steps: Sequence[Agreement]
         ]
     base = [str(lot["contents"]["base"].get("name", "")).rsplit("/", 1)[-1]]
     parents = [f"from lot {_short(parent)}" for parent in lot["contents"].get("parents", ())][:2]
-    made = _kind(settings, "method") if learnt else _kind(settings, "recipe")
-    boxes.append(Box("train" if learnt else "merge", [made, *base, *parents, f"lot {_short(lot['lot'])}"], "student"))
-    boxes.append(_examined(run_dir, held_out))
+    fusion = examined.checkpoint.fusion
+    title, made = ("train", _kind(settings, "method")) if learnt else ("model", "as it was")
+    title, made = ("merge", fusion.method) if fusion else (title, made)
+    boxes.append(Box(title, [made, *base, *parents, f"lot {_short(lot['lot'])}"], "student"))
+    boxes.append(_examination(run_dir, len(examined.held_out)))
     files = [f"{step.step} · {size(step.size)}" for step in steps if step.size]
     return [*boxes, Box("package", ["gate passed" if passed else "gate not met", *files][:5], good=passed)]
 
 
-def _examined(run_dir: Path, held_out: int) -> Box:
+def _examination(run_dir: Path, held_out: int) -> Box:
     verdict = json.loads((run_dir / "verdict.json").read_text(encoding="utf-8"))
     if not verdict["examined"]:
         return Box("examine", ["not examined"], "student")

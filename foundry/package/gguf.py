@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,15 +12,15 @@ from pydantic import Field
 
 from foundry import console
 from foundry.errors import HardwareError, PublishError
-from foundry.hardware import Machine, size
-from foundry.lot import digest_folder
-from foundry.package import Packager, convert, ollama
+from foundry.hardware import size
+from foundry.lot import SHORT, digest_folder
+from foundry.package import Examined, Package, Packager, convert, ollama
 from foundry.package.chain import MERGED, Chain
 from foundry.package.deployment import Deployment
 from foundry.package.diagram import draw, stages
 from foundry.package.log import log, unmet
 from foundry.package.parity import Bounds, Parity
-from foundry.records import BaseModel, Checkpoint, Judge, Package, Row, Verdict
+from foundry.records import BaseModel, Row
 from foundry.run import clear_abandoned, sync, write_atomic, writing
 
 PACKAGE = "package"
@@ -73,56 +74,50 @@ class Gguf(Packager):
         """
         convert.check(self.quantization, base.path)
 
-    def package(
-        self,
-        checkpoint: Checkpoint,
-        run_dir: Path,
-        learnt: Sequence[Row],
-        held_out: Sequence[Row],
-        verdict: Verdict,
-        machine: Machine,
-        judge: Judge,
-    ) -> Package:
-        """Write `run_dir/package`, whole or not at all; `unmet` names the first step that is not as it must be.
+    def package(self, examined: Examined) -> Package:
+        """Write `package/`, whole or not at all; `unmet` names the first step that is not as it must be.
 
         Raises:
             DataError: The converter or llama.cpp does not take the model, or the adapter is for another base.
             PublishError: There is not enough disk.
         """
-        self.check(checkpoint.base)
-        self._enough_disk(checkpoint.base.parameters, run_dir)
+        run_dir, base = examined.run_dir, examined.checkpoint.base
+        self.check(base)
+        self._enough_disk(base.parameters, run_dir)
         clear_abandoned(run_dir, PACKAGE)
+        folder = run_dir / PACKAGE
         scratch = run_dir / f".{PACKAGE}-{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            with writing(run_dir / PACKAGE):
+            with writing(folder):
                 scratch.mkdir()
-                chain = Chain(
-                    checkpoint, scratch, machine, judge, self.parity, self.deployment, self.context, self.name
-                )
-                full = self._make(chain, learnt, held_out, verdict)
-                reason = unmet(chain.steps, self._bounds(), full, checkpoint.base.parameters)
-                write_atomic(scratch / "eval_log.md", log(checkpoint, verdict, chain.steps, full, chain.notes, reason))
-                boxes = stages(run_dir, len(learnt), len(held_out), chain.steps, passed=not reason)
-                draw(boxes, f"{self.name} · lot {checkpoint.lot[:12]}", scratch)
-                files = digest_folder(scratch)
-                sums = "".join(f"{sha}  {name}\n" for name, sha in files.items())
-                write_atomic(scratch / CHECKSUMS, sums)
+                made = self._make(examined, scratch)
+                self._describe(made, examined, scratch)
                 sync(scratch)
-                scratch.rename(run_dir / PACKAGE)
+                scratch.rename(folder)
         except HardwareError as error:
             raise PublishError(f"package: {error}") from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        if self.ollama and not reason:
-            console.stage("package", f"ollama: {ollama.create(run_dir / PACKAGE, self.name)}")
-        folder = run_dir / PACKAGE
+        if self.ollama and not made.unmet:
+            console.stage("package", f"ollama: {ollama.create(folder, self.name)}")
         console.stage("package", console.near(folder))
-        return Package(folder, {f"{PACKAGE}/{n}": sha for n, sha in digest_folder(folder).items()}, reason)
+        files = {f"{PACKAGE}/{name}": sha for name, sha in digest_folder(folder).items()}
+        return replace(made, path=folder, files=files)
 
-    def _make(self, chain: Chain, learnt: Sequence[Row], held_out: Sequence[Row], verdict: Verdict) -> int:
-        """Go through the chain; returns the bytes of the 16-bit file."""
-        scores = {measurement.name: measurement.measured for measurement in verdict.measurements}
-        whole = chain.fused(self._prompts(learnt, held_out), self.precision, scores)
+    def _describe(self, made: Package, examined: Examined, folder: Path) -> None:
+        """Write what people read beside the files, and the checksums of all."""
+        checkpoint = examined.checkpoint
+        write_atomic(folder / "eval_log.md", log(made, checkpoint, examined.verdict))
+        boxes = stages(examined, made.steps, passed=not made.unmet)
+        draw(boxes, f"{self.name} · lot {checkpoint.lot[:SHORT]}", folder)
+        sums = "".join(f"{sha}  {name}\n" for name, sha in digest_folder(folder).items())
+        write_atomic(folder / CHECKSUMS, sums)
+
+    def _make(self, examined: Examined, folder: Path) -> Package:
+        """Go through the chain, which leaves its files in the folder."""
+        chain = Chain(examined, folder, self.parity, self.deployment, self.context, self.name)
+        learnt = examined.learnt
+        whole = chain.fused(self._prompts(learnt, examined.held_out), self.precision)
         talks = [row for row in learnt if "prompt" in row][: self.imatrix_rows]
         matrix = chain.importance(whole, talks) if self.imatrix else None
         del whole
@@ -134,17 +129,18 @@ class Gguf(Packager):
             else:
                 chain.quantised(kind, self.precision, matrix)
         if self.adapter_gguf:
-            chain.adapter_alone(chain.folder / "adapter.gguf")
-        shutil.rmtree(chain.folder / MERGED)
+            chain.adapter_alone(folder / "adapter.gguf")
+        shutil.rmtree(folder / MERGED)
         if matrix:
             matrix.unlink()
         if self.quantization and not self.keep_f16:
             chain.file(self.precision).unlink()
         first = chain.file(self.quantization[0] if self.quantization else self.precision)
         system = self.system if self.system is not None else _system(learnt)
-        said = ollama.write_modelfile(chain.folder, first.name, chain.tokenizer, system, self.temperature)
-        chain.notes.append(f"Modelfile: {said}")
-        return full
+        said = ollama.write_modelfile(folder, first.name, chain.tokenizer, system, self.temperature)
+        low = {measurement.name for measurement in examined.verdict.measurements if measurement.lower_is_better}
+        reason = unmet(chain.steps, self._bounds(), full, examined.checkpoint.base.parameters, low)
+        return Package(None, unmet=reason, steps=chain.steps, full=full, notes=[*chain.notes, f"Modelfile: {said}"])
 
     def _prompts(self, learnt: Sequence[Row], held_out: Sequence[Row]) -> list[Sequence[Mapping[str, Any]]]:
         """Held-out prompts, training prompts where none are held out, and the golden ones."""
@@ -154,8 +150,9 @@ class Gguf(Packager):
 
     def _bounds(self) -> dict[str, Bounds]:
         kinds: dict[str, Bounds] = dict.fromkeys(self.quantization, self.parity.others)
-        own = {MERGED: self.parity.merged, self.precision: self.parity.f16, "Q8_0": self.parity.q8_0}
-        return {**kinds, **own, "adapter": self.parity.f16}
+        asked = self.parity
+        own = {MERGED: asked.merged, self.precision: asked.f16, "Q8_0": asked.q8_0, "Q4_K_M": asked.q4_k_m}
+        return {**kinds, **own, "adapter": asked.f16}
 
     def _enough_disk(self, parameters: int, run_dir: Path) -> None:
         """The fused model, the 16-bit file, and each other file, which is at most as large as Q8_0.

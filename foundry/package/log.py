@@ -1,10 +1,10 @@
 """eval_log.md: every step from the base to each file, with what was measured before and after it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from foundry.hardware import size
-from foundry.package.parity import Agreement, Bounds
+from foundry.card import escape
+from foundry.deliverables import TESTED, Agreement, Package, beside_student, percent, tested
+from foundry.package.parity import Bounds
 from foundry.records import Checkpoint, Verdict
 
 _ABOUT = """Each step is compared with the student, the adapter on its base in fp32: the divergence of its next-token
@@ -12,11 +12,14 @@ distribution (at least; llama.cpp tells the likeliest tokens one by one), the sh
 likeliest, the share of prompts answered alike. The scores are the examination's; files were asked in llama.cpp through
 its chat route, the others in transformers.
 """
+_SERVED = "## As a service\n\nEach file in llama.cpp's OpenAI-compatible server on loopback.\n"
 LARGE = 10**9
 """Parameters from which on a file must be smaller by as much as its bounds say."""
 
 
-def unmet(steps: Sequence[Agreement], bounds: Mapping[str, Bounds], full: int, parameters: int) -> str:
+def unmet(
+    steps: Sequence[Agreement], bounds: Mapping[str, Bounds], full: int, parameters: int, low: Collection[str] = ()
+) -> str:
     """Say at which step the first difference arose that is not allowed; nothing if there is none.
 
     Args:
@@ -24,13 +27,14 @@ def unmet(steps: Sequence[Agreement], bounds: Mapping[str, Bounds], full: int, p
         bounds: What each step must reach, by its name.
         full: Bytes of the 16-bit file.
         parameters: Of the model.
+        low: The scores of which a low one is a good one.
     """
     student = steps[0]
     for step in steps[1:]:
         asked = bounds.get(step.step, Bounds())
-        wrong = [*_unlike(step, student, asked), *_failed(step)]
+        wrong = [*_unlike(step, asked), *_worse(step, student, asked, low), *_failed(step)]
         if asked.smaller is not None and parameters >= LARGE and 1 - step.size / full < asked.smaller:
-            wrong.append(f"{_percent(1 - step.size / full)} smaller, required {_percent(asked.smaller)}")
+            wrong.append(f"{percent(1 - step.size / full)} smaller, required {percent(asked.smaller)}")
         if wrong:
             return (
                 f"package: {step.step}: {'; '.join(wrong)}; the difference arose between {step.after} and {step.step}"
@@ -38,18 +42,22 @@ def unmet(steps: Sequence[Agreement], bounds: Mapping[str, Bounds], full: int, p
     return ""
 
 
-def _unlike(step: Agreement, student: Agreement, asked: Bounds) -> Iterator[str]:
+def _unlike(step: Agreement, asked: Bounds) -> Iterator[str]:
     if not step.same_prompts:
         yield step.note
     if asked.kl is not None and step.kl > asked.kl:
         yield f"divergence {step.kl:.2g} nats, at most {asked.kl:g} allowed"
     if asked.top1 is not None and step.top1 < asked.top1:
-        yield f"{_percent(step.top1)} of the likeliest tokens as the student's, required {_percent(asked.top1)}"
+        yield f"{percent(step.top1)} of the likeliest tokens as the student's, required {percent(asked.top1)}"
     if asked.answers is not None and step.answers < asked.answers:
-        yield f"{_percent(step.answers)} of the answers as the student's, required {_percent(asked.answers)}"
+        yield f"{percent(step.answers)} of the answers as the student's, required {percent(asked.answers)}"
+
+
+def _worse(step: Agreement, student: Agreement, asked: Bounds, low: Collection[str]) -> Iterator[str]:
     for name, value in step.metrics.items():
-        if asked.drop is not None and student.metrics.get(name, value) - value > asked.drop + 1e-9:
-            yield f"{name} {_percent(value)}, the student has {_percent(student.metrics[name])}"
+        lost = student.metrics.get(name, value) - value
+        if asked.drop is not None and (-lost if name in low else lost) > asked.drop + 1e-9:
+            yield f"{name} {percent(value)}, the student has {percent(student.metrics[name])}"
 
 
 def _failed(step: Agreement) -> Iterator[str]:
@@ -58,66 +66,28 @@ def _failed(step: Agreement) -> Iterator[str]:
             yield f"{test.name}: {test.found}, required: {test.required}"
 
 
-def log(
-    checkpoint: Checkpoint, verdict: Verdict, steps: Sequence[Agreement], full: int, notes: Sequence[str], reason: str
-) -> str:
+def log(package: Package, checkpoint: Checkpoint, verdict: Verdict) -> str:
     """The page as Markdown."""
-    names = [measurement.name for measurement in verdict.measurements]
-    head = [
-        "step",
-        "size",
-        "smaller than 16 bits",
-        "made in",
-        "divergence (nats)",
-        "likeliest token",
-        "answers",
-        *names,
-    ]
-    baseline: list[str] = [_value(m.baseline) for m in verdict.measurements]
-    rows = [["untouched base", *["–"] * 6, *baseline], *(_row(step, full, names) for step in steps)]
-    said = f"**Not met**: {reason}" if reason else "**Passed**: every step answers as its bounds ask."
+    said = f"**Not met**: {package.unmet}" if package.unmet else "**Passed**: every step answers as its bounds ask."
     parts = [
         f"# From {checkpoint.base.name} to files\n\nLot `{checkpoint.lot}`. {said}\n",
         _ABOUT,
-        _table(head, rows),
-        *(f"- {step.step}: {step.note}" for step in steps if step.note),
-        *(f"- {note}" for note in notes),
+        _table(*beside_student(package, verdict)),
+        *(f"- {step.step}: {escape(step.note)}" for step in package.steps if step.note),
+        *(f"- {escape(note)}" for note in package.notes),
         "",
-        *_deployment(steps),
+        *_services(package),
     ]
     return "\n".join(parts)
 
 
-def _row(step: Agreement, full: int, names: Sequence[str]) -> list[str]:
-    first = not step.places
-    weight = [size(step.size), _percent(1 - step.size / full)] if step.size else ["–", "–"]
-    likeness = (
-        ["–"] * 3 if first else [f"{step.kl:.2g}", f"{_percent(step.top1)} of {step.places}", _percent(step.answers)]
-    )
-    took = f"{step.seconds:.1f} s" if step.seconds else "–"
-    return [step.step, *weight, took, *likeness, *(_value(step.metrics.get(name)) for name in names)]
+def _services(package: Package) -> Iterator[str]:
+    tests = tested(package)
+    if tests:
+        yield _SERVED
+        yield _table(TESTED, [list(map(escape, row)) for row in tests])
+        yield ""
 
 
-def _deployment(steps: Sequence[Agreement]) -> Iterator[str]:
-    for step in steps:
-        if step.tests:
-            rows = [[t.name, t.found, t.required or "–", "yes" if t.passed else "**no**"] for t in step.tests]
-            yield f"## {step.step} as a service\n"
-            yield "llama.cpp's OpenAI-compatible server on loopback.\n"
-            yield _table(["test", "found", "required", "holds"], rows)
-            yield ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
-def _value(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return _percent(value) if 0 <= value <= 1 else f"{value:.4g}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])

@@ -1,25 +1,12 @@
 """No extra deliverables."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from foundry.hardware import Machine
-from foundry.package import Packager
-from foundry.records import Checkpoint, Judge, Package, Row, Verdict
+from foundry.deliverables import NOTHING
+from foundry.package import Examined, Package, Packager
 
 
 class NoPackage(Packager):
     """The checkpoint is all there is."""
 
-    def package(
-        self,
-        checkpoint: Checkpoint,  # noqa: ARG002
-        run_dir: Path,  # noqa: ARG002
-        learnt: Sequence[Row],  # noqa: ARG002
-        held_out: Sequence[Row],  # noqa: ARG002
-        verdict: Verdict,  # noqa: ARG002
-        machine: Machine,  # noqa: ARG002
-        judge: Judge,  # noqa: ARG002
-    ) -> Package:
+    def package(self, examined: Examined) -> Package:  # noqa: ARG002
         """Make nothing."""
-        return Package(None)
+        return NOTHING

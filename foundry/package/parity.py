@@ -5,13 +5,13 @@ prompt through the chat template and of the student's own greedy answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from foundry.config import Settings
-from foundry.package.deployment import Trial
+from foundry.deliverables import Agreement
 from foundry.package.llama import Llama
 
 LIKELIEST = 256
@@ -50,6 +50,7 @@ class Parity(Settings):
         merged: Bounds of the fused model, in transformers.
         f16: Bounds of the 16-bit file.
         q8_0: Bounds of Q8_0.
+        q4_k_m: Bounds of Q4_K_M.
         others: Bounds of every other quantisation.
     """
 
@@ -61,6 +62,7 @@ class Parity(Settings):
     merged: Bounds = Bounds()
     f16: Bounds = Bounds()
     q8_0: Bounds = Bounds()
+    q4_k_m: Bounds = Bounds()
     others: Bounds = Bounds()
 
     @model_validator(mode="after")
@@ -92,39 +94,6 @@ class Probe:
     def tokens(self) -> list[int]:
         """Prompt and answer."""
         return [*self.ids, *self.answer]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """A step of the chain beside the student.
-
-    Attributes:
-        step: Its name.
-        after: What it was made from.
-        kl: Mean divergence from the student, in nats.
-        top1: Share of the places with the student's likeliest token (0 to 1).
-        answers: Share of prompts answered like the student (0 to 1).
-        places: How many places were compared.
-        same_prompts: Whether every prompt has the student's token ids.
-        note: The first difference, in words.
-        size: Bytes on disk.
-        seconds: How long it took to make.
-        metrics: The examination's, by name.
-        tests: Post-deployment tests.
-    """
-
-    step: str
-    after: str = ""
-    kl: float = 0.0
-    top1: float = 1.0
-    answers: float = 1.0
-    places: int = 0
-    same_prompts: bool = True
-    note: str = ""
-    size: int = 0
-    seconds: float = 0.0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tests: Sequence[Trial] = ()
 
 
 Told = tuple[Callable[[Probe], Any], Callable[[Probe], Sequence[int]], Callable[[Probe], Sequence[int]]]

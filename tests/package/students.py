@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from foundry.deliverables import Examined
 from foundry.hardware import Machine, detect
 from foundry.records import Checkpoint, Measurement, Verdict
 from foundry.run import write_json, write_jsonl, write_yaml
@@ -60,7 +61,7 @@ class Run:
             "checkpoint": self.checkpoint, "run_dir": self.folder, "learnt": [row(i) for i in range(8)],
             "held_out": [row(i) for i in range(10, 13)], "verdict": verdict, "machine": self.machine, "judge": judge,
         }  # fmt: skip
-        return packager.package(**(given | changed))
+        return packager.package(Examined(**(given | changed)))
 
 
 def run_of(checkpoint: Checkpoint, folder: Path) -> Run:

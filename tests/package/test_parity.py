@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundry.package.deployment import Deployment, Pattern, ToolCall, Trial, valid
+from foundry.deliverables import Agreement, Trial
+from foundry.package.deployment import Deployment, Pattern, ToolCall, valid
 from foundry.package.log import unmet
-from foundry.package.parity import Agreement, Bounds, Parity, Probe, compare
+from foundry.package.parity import Bounds, Parity, Probe, compare
 
 MESSAGES = [{"role": "user", "content": "Say it"}]
 
@@ -95,7 +96,10 @@ ASKED = {"Q8_0": Bounds(kl=0.01, top1=0.99, answers=0.9, drop=0.02, smaller=0.65
         ({"answers": 0.8}, "80.0 % of the answers"),
         ({"metrics": {"score": 0.77}}, "score 77.0 %, the student has 80.0 %"),
         ({"same_prompts": False, "note": "the ids differ"}, "the ids differ"),
-        ({"tests": [Trial("style", "no", "matches yes", passed=False)]}, "style: no, required: matches yes"),
+        (
+            {"tests": [Trial("style", "no", "matches yes", passed=False, metric="style", value=0.0)]},
+            "style: no, required: matches yes",
+        ),
     ],
 )
 def test_the_first_step_that_differs_is_named_with_the_one_before(changed, said):
@@ -112,6 +116,14 @@ def test_bounds_themselves_are_enough_and_small_models_may_be_embedding_heavy():
     assert unmet([*CHAIN[:2], replace(at, size=35)], ASKED, 100, 10**9) == ""
 
 
+def test_of_scores_that_should_be_low_a_higher_one_is_worse():
+    steps = [Agreement("student", metrics={"over_refusal": 0.2}), *CHAIN[1:2]]
+    bounds = {"Q8_0": Bounds(drop=0.02)}
+    for value, fails in ((0.1, False), (0.215, False), (0.25, True)):
+        step = replace(GOOD, metrics={"over_refusal": value})
+        assert bool(unmet([*steps, step], bounds, 100, 10**6, {"over_refusal"})) is fails
+
+
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
@@ -121,6 +133,16 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 )
 def test_a_tool_call_is_json_for_its_schema(text, holds):
     assert valid(text, SCHEMA) is holds
+
+
+def test_a_schema_from_a_config_is_a_schema_still(train):
+    call = '{prompt: "Where?", json_schema: {type: object, properties: {city: {type: string}}, required: [city]}}'
+    called = train("package=gguf", f"package.deployment.tool_call={call}")
+    assert called.code == 0, called.err
+    assert called.jobs[0].package.deployment.tool_call.json_schema == SCHEMA
+    wrong = train("package=gguf", f"package.deployment.tool_call={call.replace('object', 'objekt')}")
+    assert wrong.code == 2
+    assert "package.deployment.tool_call.json_schema: " in wrong.err
 
 
 def test_refusals_are_known_with_either_apostrophe():
@@ -137,6 +159,7 @@ def test_refusals_are_known_with_either_apostrophe():
         lambda: Pattern(prompt="x", pattern="("),
         lambda: Deployment(style=Pattern(prompt="x")),
         lambda: ToolCall(prompt="x", json_schema={"city": 1}),
+        lambda: ToolCall(prompt="x", json_schema={"type": "objekt"}),
         lambda: Parity(prompts=0),
         lambda: Bounds(top1=1.5),
     ],

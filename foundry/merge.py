@@ -3,27 +3,25 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from omegaconf import DictConfig
-from pydantic import model_validator
 
 from foundry import Entry, app, console, outcome, tracking
 from foundry.compute import Compute
 from foundry.data import Source
 from foundry.examine import Examiner
 from foundry.hardware import enough_disk
-from foundry.lifecycle import Product, finish
+from foundry.lifecycle import Ending, Product, finish
 from foundry.model import ModelSource
 from foundry.package import Packager
 from foundry.publish import Publisher
 from foundry.recipe import Prepared, Recipe
 from foundry.records import Dataset, Release
-from foundry.replay import Manifest
 from foundry.run import reserve, writing
 
 
-class MergeManifest(Manifest):
+class MergeManifest(Ending):
     """Everything that a merge is, typed and checked.
 
     Attributes:
@@ -43,12 +41,6 @@ class MergeManifest(Manifest):
     examine: Examiner
     package: Packager
     publish: Publisher
-
-    @model_validator(mode="after")
-    def _publishing_needs_an_examination(self) -> Self:
-        if self.publish.publishes and not self.examine.examines:
-            raise ValueError("examine=none leaves nothing to publish on; set publish=none, or an examination")
-        return self
 
 
 def merge(manifest: MergeManifest, run_dir: Path | None = None) -> Release:

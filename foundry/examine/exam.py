@@ -66,7 +66,7 @@ class Exam(Separating):
                 )
             metric.check(rows, name)
         if self.baseline is not None:
-            existing(Path(self.baseline))
+            existing(Path(self.baseline), "examine.baseline")
 
     def references(self, dataset: Dataset) -> "list[Reference]":
         """What is asked: the held-out rows, where a metric asks them, and every metric's own questions."""
@@ -107,7 +107,7 @@ class Exam(Separating):
         if self.baseline is None:
             models["baseline"] = Opened(checkpoint, machine, "baseline", base=True, keep=True)
         else:
-            other = existing(Path(self.baseline)).checkpoint(checkpoint.base, own_base=True)
+            other = existing(Path(self.baseline), "examine.baseline").checkpoint(checkpoint.base, own_base=True)
             models["baseline"] = Opened(other, machine, "baseline", base=False, keep=True)
             if any(metric.relative for metric in self.metrics.values()):
                 models[BASE] = Opened(checkpoint, machine, BASE, base=True, keep=True)

@@ -31,19 +31,6 @@ def folder_of(path: str, key: str) -> Path:
     return place.resolve()
 
 
-def model_folder(place: Path, key: str) -> Path:
-    """The folder with the weights: `model/` of a run directory or a release, or the folder itself.
-
-    Raises:
-        DataError: There is no model in it.
-    """
-    for folder in (place / "model", place):
-        if (folder / "adapter_config.json").is_file() or (folder / "config.json").is_file():
-            return folder
-    hint = "; the run has not finished" if (place / "manifest.yaml").is_file() else ""
-    raise DataError(f"{key}: {place}: no adapter_config.json or config.json, here or in model/{hint}")
-
-
 def _fetched(uri: str, key: str) -> Path:
     from fsspec.core import url_to_fs
 

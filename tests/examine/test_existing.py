@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import re
+import shutil
 import subprocess
 
 import pytest
@@ -82,7 +84,29 @@ def test_another_base_is_refused(finished):
     folder, run, _ = finished
     done = foundry(folder, "examine", str(run), "model.seed=1")
     assert done.returncode == 4
-    assert "was made from tiny, not from tiny as it is here (the weights' SHA-256 differ)" in done.stderr
+    said = r"method\.path: \S+: was made from tiny \(weights (\w{12})\), not from tiny \(weights (?!\1)\w{12}\)"
+    assert re.search(said, done.stderr), done.stderr
+
+
+def test_a_run_whose_weights_are_not_those_of_its_lot_is_not_examined(finished, tmp_path):
+    """Neither as what is examined nor as a baseline: its lot would vouch for weights that it does not name."""
+    folder, run, _ = finished
+    for broken, harm in {"changed": "differs from", "missing": "is missing, says"}.items():
+        copy = shutil.copytree(run, tmp_path / broken)
+        weights = copy / "model" / "adapter_model.safetensors"
+        if broken == "missing":
+            shutil.copy(weights, weights.with_name("adapter_model-2.safetensors"))
+            weights.unlink()
+        else:
+            content = bytearray(weights.read_bytes())
+            content[-1] ^= 1
+            weights.unlink()  # a hard link, perhaps
+            weights.write_bytes(content)
+        for words in ([str(copy)], [str(run), f"examine.baseline={copy}"]):
+            done = foundry(folder, "examine", *words, "job_id=broken")
+            assert done.returncode == 4, done.stderr
+            (line,) = [said for said in done.stderr.splitlines() if said.startswith("foundry: ")]
+            assert line.startswith(f"foundry: data: {weights}: {harm} {copy / 'lot.json'}; foundry verify {copy}")
 
 
 def test_a_release_may_be_the_baseline(finished):
@@ -137,5 +161,5 @@ def test_an_adapter_names_its_base(tmp_path):
     assert "model.name='org/base'" in overrides([str(tmp_path)])
     assert not [word for word in overrides([str(tmp_path), "model.name=x"]) if "org/base" in word]
     (tmp_path / "adapter_config.json").write_text("[")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="not valid JSON"):
         overrides([str(tmp_path)])

@@ -110,7 +110,7 @@ def test_another_base(tmp_path, family):
         tmp_path, family, f"[{{path: {family['lora']}}}]", "model=local", f"model.name={family['other']}"
     )
     assert code == 4
-    assert re.search(r"lora belongs to \S+/base \(weights \w{12}\), not to \S+/other \(weights \w{12}\)", err)
+    assert re.search(r"lora: was made from \S+/base \(weights \w{12}\), not from \S+/other \(weights \w{12}\)", err)
 
 
 def test_a_base_that_cannot_be_compared_is_a_warning(tmp_path, family):

@@ -79,7 +79,7 @@ def hub(tiny, tmp_path, monkeypatch):
     return snapshot
 
 
-def test_a_model_in_the_hubs_cache_is_opened_by_its_name_through_its_links(tiny, hub, tmp_path):
+def test_a_model_in_the_hubs_cache_is_opened_by_its_name_through_its_links(tiny, hub):
     from foundry.hardware import detect
     from foundry.loading import load_model, load_tokenizer
 

@@ -27,7 +27,7 @@ def tokenizer():
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-@pytest.mark.parametrize("limit", [1000, 30])
+@pytest.mark.parametrize("limit", [1000, 50])
 def test_rows_are_as_long_as_what_is_trained_of_their_longer_side(tokenizer, pairs, limit):
     rows = [
         {"prompt": ASKED, "chosen": [said("assistant", "Yes")], "rejected": [said("assistant", LONG)]},

@@ -146,7 +146,7 @@ def test_nothing_is_trained(finished):
 
 def test_a_model_folder_is_its_own_base(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DataError, match="no safetensors"):
+    with pytest.raises(DataError, match="no weights; expected"):
         existing(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     found = overrides([str(tmp_path), "examine=safety"])

@@ -15,6 +15,7 @@ from yaml import YAMLError
 from foundry import console, lot
 from foundry.config import TARGET, component
 from foundry.errors import DataError
+from foundry.loading import quantized
 from foundry.records import BaseModel, Checkpoint
 from foundry.safety import ADAPTER_CONFIG, need_safetensors, read_json
 
@@ -91,7 +92,14 @@ class Existing:
         if own_base and self._made_from(base) is False:
             base = self._own_base()
         self._need_base(base)
-        return Checkpoint(self.folder, self.kind, base, {}, "", lot=self.lot)
+        return Checkpoint(self.folder, self.kind, base, {}, "", lot=self.lot, quantized=self._quantized(base))
+
+    def _quantized(self, base: BaseModel) -> str:
+        """How the base was held while an adapter was trained, as its run's manifest and the base tell."""
+        method = (_settings(self.root / _MANIFEST, resolve=False) or {}).get("method")
+        adapter = method.get("adapter") if isinstance(method, Mapping) else None
+        asked = adapter.get("quantize") if isinstance(adapter, Mapping) else None
+        return quantized(base.path, str(asked) if asked else None) if self.kind == "adapter" else ""
 
     def _need_intact(self) -> None:
         """See that its files are those that its lot lists."""

@@ -25,7 +25,20 @@ from foundry.records import (
     Verdict,
 )
 from foundry.run import write_atomic
-from foundry.words import fact, headline, interval, is_share, number, plain, required, short, show, signed, status
+from foundry.words import (
+    fact,
+    headline,
+    interval,
+    is_share,
+    number,
+    plain,
+    precision,
+    required,
+    short,
+    show,
+    signed,
+    status,
+)
 
 SHOWN = 5
 """How many removed rows, quarantined rows and sample answers the page shows."""
@@ -115,6 +128,7 @@ def render(template: str, **facts: Any) -> str:
         number,
         fact,
         plain,
+        precision,
         short,
         preview,
         mix,

@@ -10,9 +10,20 @@ SIDES = {"min": "at least", "max": "at most"}
 """The bounds of a gate other than a gain, and how they are said."""
 
 
+_HELD = {
+    "nf4": "held in 4 bits (NF4) while this was trained; in its own precision elsewhere, examinations included",
+    "stored": "in few bits already in its files, and so while this was trained and in examinations",
+}
+
+
 def status(verdict: Verdict) -> str:
     """Say `passed`, `failed` or `not examined`."""
     return ("passed" if verdict.passed else "failed") if verdict.examined else "not examined"
+
+
+def precision(quantized: str) -> str:
+    """Say how a base was held, by a checkpoint's `quantized`; nothing where it was held as a whole."""
+    return _HELD.get(quantized, "")
 
 
 def headline(measurement: Measurement) -> str:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,7 +84,7 @@ class Untrained(Method):
         shutil.copytree(
             found.path, scratch, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), copy_function=_linked, symlinks=False
         )
-        return Checkpoint(scratch.rename(run_dir / "model"), found.kind, base, {}, "", lot=found.lot)
+        return replace(found, path=scratch.rename(run_dir / "model"))
 
 
 def _linked(source: str, target: str) -> None:

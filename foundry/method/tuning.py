@@ -12,7 +12,7 @@ from foundry import console, ranks
 from foundry.compute import Backend, Compute
 from foundry.errors import FoundryError, HardwareError
 from foundry.hardware import Machine, Needs, forget_peak, size
-from foundry.loading import read_config
+from foundry.loading import quantized, read_config
 from foundry.method import Method, Observer, Outlook, backends
 from foundry.method.adapter import Adapter
 from foundry.method.kept import lengths, tokenised
@@ -174,7 +174,8 @@ class Tuning(Method):
         ranks.share(partial(work, "peft", None))
         metrics, backend = backends.trained(work, self, compute, run_dir, observer)
         kind: Literal["adapter", "full"] = "full" if self.adapter is None else "adapter"
-        return Checkpoint(run_dir / "model", kind, base, metrics, pruned.sha256, backend=backend)
+        held = quantized(base.path, self.adapter.quantize if self.adapter else None)
+        return Checkpoint(run_dir / "model", kind, base, metrics, pruned.sha256, backend=backend, quantized=held)
 
     def learn(
         self,

@@ -68,6 +68,24 @@ def test_a_run_a_release_and_an_adapter_are_examined_as_they_are(finished, which
     assert (run / "model" / "README.md").read_text() != (made / "model" / "README.md").read_text()
 
 
+@pytest.mark.slow
+def test_a_qlora_student_tells_how_its_base_was_held_also_when_it_is_examined_again(tmp_path):
+    done = foundry(tmp_path, "train", *TINY, "method=qlora", "compute.backend=peft", "publish=none")
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs" / "train").iterdir()
+    done = foundry(tmp_path, "examine", str(run))
+    assert done.returncode == 0, done.stderr
+    for place in (run, newest(tmp_path)):
+        card = (place / "model" / "README.md").read_text()
+        assert "- qlora" in card.split("---")[1]
+        assert (
+            "| The base's weights | held in 4 bits (NF4) while this was trained; in its own precision" in card
+        )
+        assert "held in 4 bits (NF4)" in (place / "report.html").read_text()
+    old, new = (json.loads((place / "verdict.json").read_text())["measurements"] for place in (run, newest(tmp_path)))
+    assert old == new
+
+
 def test_the_untouched_base_is_examined_with_method_none_and_fails_a_gain(finished):
     folder, _, _ = finished
     words = [word for word in TINY if not word.startswith("method.")]

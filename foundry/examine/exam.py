@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from foundry.errors import ConfigError, DataError
 from foundry.examine import Metric, Score, Subject
-from foundry.examine.gates import Confidence, Gate, judged, wanting
+from foundry.examine.gates import Confidence, Gate, best_parent, judged, wanting
 from foundry.examine.opened import Opened
 from foundry.examine.samples import samples
 from foundry.examine.separate import Separating
@@ -31,7 +31,8 @@ class Exam(Separating):
         metrics: What is measured, by name.
         gates: What is required, by a metric's name.
         baseline: A run directory, release, adapter or model folder to compare with; None for the untouched base.
-        confidence: Whether a gain must reach its gate with the lower end of its 95 % interval (`point`: as measured).
+        confidence: Whether a gain, and what a merge keeps of one, must reach its gate with the lower end of its 95 %
+            interval (`point`: as measured).
     """
 
     metrics: dict[str, Metric] = Field(min_length=1)
@@ -142,7 +143,7 @@ class Exam(Separating):
     def _measure(
         self, name: str, metric: Metric, dataset: Dataset, found: Evidence, parents: Sequence[str]
     ) -> Measurement:
-        from foundry.examine.bootstrap import gain
+        from foundry.examine.bootstrap import beyond_share, gain
 
         rows, rows_sha256 = metric.questions(dataset)
         before, after = found["baseline"][name], found["student"][name]
@@ -159,7 +160,11 @@ class Exam(Separating):
             judged=metric.judged,
             questions_sha256=rows_sha256 if metric.asks_rows else "",
         )
-        return judged(measurement, self.gates.get(name, Gate()), gain(base, student), self.confidence)
+        gate, best, beyond = self.gates.get(name, Gate()), best_parent(measurement), None
+        if gate.min_retention is not None and best is not None:
+            parent = _score(metric, rows, found, f"parent {best}", name)
+            beyond = beyond_share(base, student, parent, gate.min_retention)
+        return judged(measurement, gate, gain(base, student), self.confidence, beyond)
 
 
 def _score(metric: Metric, rows: Sequence[Row], found: Evidence, model: str, name: str) -> Score:

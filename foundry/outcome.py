@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel as PydanticModel
 
-from foundry import console, lot
+from foundry import console, lot, retention
 from foundry.config import TARGET, Component
 from foundry.hardware import Machine, Needs, size
 from foundry.ranks import world
@@ -268,7 +268,8 @@ def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> 
     spans = {m.name: m.interval for m in verdict.measurements if m.interval}
     ends = {f"{name}_gain_{end}": span[at] for name, span in spans.items() for at, end in enumerate(("low", "high"))}
     stored = {"model_bytes": float(sum(path.stat().st_size for path in checkpoint.path.rglob("*") if path.is_file()))}
-    run.metrics({**checkpoint.metrics, **stored, **scores, **gains, **baselines, **ends}, step)
+    kept = retention.tracked(verdict.measurements)
+    run.metrics({**checkpoint.metrics, **stored, **scores, **gains, **baselines, **ends, **kept}, step)
     run.tags({"lot": checkpoint.lot, "verdict": status(verdict), "base": checkpoint.base.name})
     run.tags({"backend": checkpoint.backend, NOTE: _note(checkpoint, verdict)})
     for name in ("manifest.yaml", "lot.json", "verdict.json", "report.html", "loss.csv"):

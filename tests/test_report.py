@@ -320,6 +320,7 @@ def test_the_page_tells_what_the_gate_looked_at(job):
         "95 % interval+26.0 to +35.0",
         "Required+20.0 and 80 % of the best parent's gain",
         "Parent logic84.0 %",
+        "Kept of the best parent's gain90 %",
         "Change−2.0 points",  # noqa: RUF001
         "Requiredchange at most +2.0",
     ):

@@ -8,13 +8,14 @@ from pydantic import Field, model_validator
 
 from foundry.errors import ConfigError, DataError
 from foundry.examine import Metric, Score, Subject
-from foundry.examine.gates import Confidence, Gate, best_parent, judged, wanting
+from foundry.examine.gates import Confidence, Gate, judged, wanting
 from foundry.examine.opened import Opened
 from foundry.examine.samples import samples
 from foundry.examine.separate import Separating
 from foundry.existing import existing
 from foundry.hardware import Machine
 from foundry.records import Answerer, Checkpoint, Dataset, Measurement, Row, Verdict
+from foundry.retention import best_parent
 
 if TYPE_CHECKING:
     from foundry.examine.overlap import Reference

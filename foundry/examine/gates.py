@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from foundry.config import Settings
 from foundry.records import Measurement
+from foundry.retention import retention
 from foundry.words import size_of
 
 if TYPE_CHECKING:
@@ -100,19 +101,6 @@ def _too_few_to_keep(measurement: Measurement, asked: float, share: float, beyon
     if beyond is None or not beyond.error or distance <= SLACK:
         return told
     return f"{told}; need about {_round(questions_needed(distance, beyond.error, measurement.count)):,}"
-
-
-def best_parent(measurement: Measurement) -> str | None:
-    """The parent that gains most, by its name; None without parents."""
-    sign = -1.0 if measurement.lower_is_better else 1.0
-    return max(measurement.parents, key=lambda name: sign * measurement.parents[name], default=None)
-
-
-def retention(measurement: Measurement) -> float | None:
-    """The share of the best parent's gain that a merge keeps; None without a parent that gains."""
-    sign = -1.0 if measurement.lower_is_better else 1.0
-    best = max((sign * (value - measurement.baseline) for value in measurement.parents.values()), default=0.0)
-    return sign * measurement.gain / best if best > 0 else None
 
 
 def _too_few(measurement: Measurement, gate: Gate, interval: "Gain", gained: float, confidence: Confidence) -> str:

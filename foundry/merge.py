@@ -125,6 +125,18 @@ def compose(overrides: Sequence[str] = ()) -> MergeManifest:
     return app.composed("merge", overrides, MergeManifest.from_config)
 
 
+def check(cfg: DictConfig, overrides: Sequence[str]) -> MergeManifest:
+    """Build the manifest, and see that its parents are there: of a sweep, before the first job runs.
+
+    Raises:
+        ConfigError: A setting is wrong, or there is nothing at a parent's path.
+        DataError: There is no model at a parent's path, or one that cannot be used.
+    """
+    manifest = MergeManifest.from_config(cfg, overrides)
+    manifest.recipe.look()
+    return manifest
+
+
 def job(cfg: DictConfig) -> Any:
     """One job of a Hydra run or sweep; returns where its run directory is, or in a sweep what it came to."""
     return app.one_job(cfg, MergeManifest.from_config, merge, rehearse)
@@ -132,7 +144,7 @@ def job(cfg: DictConfig) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `foundry merge`; returns its exit code."""
-    return app.main(job, MergeManifest.from_config, "merge", argv)
+    return app.main(job, check, "merge", argv)
 
 
 sys.modules[__name__].__class__ = Entry

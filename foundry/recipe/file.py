@@ -32,6 +32,10 @@ class MergekitFile(Recipe):
 
     path: str = Field(min_length=1)
 
+    def look(self) -> None:
+        """See that the file is there and is one of mergekit's; its models are looked for when the base is known."""
+        _content(Path(self.path))
+
     def prepare(self, base: BaseModel, machine: Machine) -> Prepared:  # noqa: ARG002
         """Read the file, see that mergekit knows every key in it, and find its models."""
         need_mergekit()

@@ -7,6 +7,7 @@ from typing import Any
 from foundry import lot
 from foundry.cache import made_once
 from foundry.errors import ConfigError, DataError
+from foundry.existing import existing
 
 _WANTED = (".safetensors", ".json", ".jinja", ".model", ".yaml", ".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -22,13 +23,28 @@ def folder_of(path: str, key: str) -> Path:
         ConfigError: There is no such folder, or a package for this kind of URI is missing.
         DataError: It cannot be fetched.
     """
-    if "://" in path and not path.startswith("file://"):
+    if _remote(path):
         return _fetched(path, key)
     place = Path(path.removeprefix("file://"))
     if not place.is_dir():
         what = "a file" if place.exists() else "nothing"
         raise ConfigError(f"{key}: found {what} at {path!r}, expected a run directory, a release or a model folder")
     return place.resolve()
+
+
+def look(path: str, key: str) -> None:
+    """See that there is an adapter or a model at a path of this machine; a URI is not asked.
+
+    Raises:
+        ConfigError: There is nothing there.
+        DataError: It is no adapter and no model with safetensors weights.
+    """
+    if not _remote(path):
+        existing(folder_of(path, key), key)
+
+
+def _remote(path: str) -> bool:
+    return "://" in path and not path.startswith("file://")
 
 
 def _fetched(uri: str, key: str) -> Path:

@@ -88,7 +88,7 @@ class Existing:
         Raises:
             DataError: It is not what its lot says, or was made from another base.
         """
-        self._need_intact()
+        self.need_intact()
         if own_base and self._made_from(base) is False:
             base = self._own_base()
         self._need_base(base)
@@ -101,8 +101,12 @@ class Existing:
         asked = adapter.get("quantize") if isinstance(adapter, Mapping) else None
         return quantized(base.path, str(asked) if asked else None) if self.kind == "adapter" else ""
 
-    def _need_intact(self) -> None:
-        """See that its files are those that its lot lists."""
+    def need_intact(self) -> None:
+        """See that its files are those that its lot lists.
+
+        Raises:
+            DataError: They are not.
+        """
         if self.record is None:
             return
         files = {n: sha for n, sha in self.record["contents"]["files"].items() if n.startswith(_MODEL)}

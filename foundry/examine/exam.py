@@ -68,7 +68,7 @@ class Exam(Separating):
                 )
             metric.check(rows, name)
         if self.baseline is not None:
-            existing(Path(self.baseline), "examine.baseline")
+            existing(Path(self.baseline), "examine.baseline").need_intact()
 
     def references(self, dataset: Dataset) -> "list[Reference]":
         """What is asked: the held-out rows, where a metric asks them, and every metric's own questions."""

@@ -64,12 +64,13 @@ def front_matter(settings: Mapping[str, Any], checkpoint: Checkpoint) -> str:
     """
     adapter, merged = checkpoint.kind == "adapter", checkpoint.fusion is not None
     relation = "merge" if merged else "finetune"
+    held = ["qlora"] if checkpoint.quantized else []
     metadata = {
         "base_model": " ".join(checkpoint.base.name.split()),
         "base_model_relation": "adapter" if adapter else relation,
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["foundry", *(["merge", "mergekit"] if merged else _method_tags(settings.get("method", {})))],
+        "tags": ["foundry", *(["merge", "mergekit"] if merged else _method_tags(settings.get("method", {}))), *held],
     }
     return yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=10**6).strip()
 

@@ -7,17 +7,24 @@ asks of them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, cast
+
+from pydantic import model_validator
 
 from foundry import card, lot, outcome, report
 from foundry.deliverables import NOTHING, Examined, Package
 from foundry.errors import GateError
 from foundry.hardware import Machine
 from foundry.records import Answerer, Checkpoint, Dataset, Decontamination, Pruned, Release, Verdict
+from foundry.replay import Manifest
 
 
 class Examines(Protocol):
     """The part of an examiner that is asked for here."""
+
+    @property
+    def examines(self) -> bool:
+        """Whether there is an examination."""
 
     def examine(
         self,
@@ -42,6 +49,10 @@ class Packages(Protocol):
 class Publishes(Protocol):
     """The part of a publisher that is asked for here."""
 
+    @property
+    def publishes(self) -> bool:
+        """Whether anything goes anywhere."""
+
     def publish(self, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict) -> Release:
         """Publish a run directory's model."""
 
@@ -60,6 +71,17 @@ class Job(Protocol):
     @property
     def publish(self) -> Publishes:
         """Where it goes."""
+
+
+class Ending(Manifest):
+    """The manifest of a job that ends here: nothing is published that was not examined."""
+
+    @model_validator(mode="after")
+    def _publishing_needs_an_examination(self) -> Self:
+        job = cast("Job", self)
+        if job.publish.publishes and not job.examine.examines:
+            raise ValueError("examine=none leaves nothing to publish on; set publish=none, or an examination")
+        return self
 
 
 class Tracked(outcome.Run, Protocol):

@@ -16,6 +16,8 @@ getLogger("bitsandbytes").setLevel(ERROR)
 
 
 PACKAGE = "package://"
+STORED = "stored"
+"""How a base is held whose files have 4-bit weights."""
 
 
 def quiet() -> None:
@@ -117,12 +119,12 @@ def weights_dtype(machine: Machine) -> Any:
 
 def _four_bit(base: Path, machine: Machine, quantize: str | None) -> dict[str, Any]:
     """What `from_pretrained` needs for 4-bit weights: those of a base stored so, or made so on loading."""
-    stored = read_config(base).get("quantization_config")
-    if quantize is None and stored is None:
+    held = quantized(base, quantize)
+    if not held:
         return {}
     need_bitsandbytes()
     options: dict[str, Any] = {"device_map": {"": machine.device}}
-    if stored is None:
+    if held != STORED:
         import torch
         from transformers import BitsAndBytesConfig
 
@@ -133,6 +135,11 @@ def _four_bit(base: Path, machine: Machine, quantize: str | None) -> dict[str, A
             bnb_4bit_compute_dtype=torch.bfloat16 if machine.precision == "bf16" else torch.float32,
         )
     return options
+
+
+def quantized(base: Path, quantize: str | None) -> str:
+    """How a base's weights are held: as asked for, `STORED` where they have fewer bits themselves, empty if whole."""
+    return STORED if read_config(base).get("quantization_config") is not None else quantize or ""
 
 
 def need_bitsandbytes() -> None:

@@ -6,6 +6,7 @@ number (model card, verdict, report) cannot be part of it; `seal` records their 
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,13 +84,18 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_folder(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, str]:
+def digest_folder(folder: Path, leave_out: Sequence[str] = (), blobs: Path | None = None) -> dict[str, str]:
     """SHA-256 of every file below a folder by relative path, two files at a time.
+
+    Args:
+        folder: The folder.
+        leave_out: Files that are not wanted.
+        blobs: A folder whose files may be linked to, as in a cache of a model hub.
 
     Raises:
         DataError: A symbolic link or something else that is no plain file lies in the folder.
     """
-    names = [name for name in sorted(_plain_files(folder)) if name not in leave_out]
+    names = [name for name in sorted(plain_files(folder, blobs)) if name not in leave_out]
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(names, pool.map(lambda name: digest_file(folder / name), names), strict=True))
 
@@ -108,9 +114,31 @@ def is_intact(folder: Path) -> bool:
         return False
 
 
-def _plain_files(folder: Path) -> Iterator[str]:
+def hub_blobs(folder: Path) -> Path | None:
+    """The folder that the files of a hub cache's snapshot are links into; None for any other folder.
+
+    Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
+    """
+    return folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else None
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve raises where links go in a circle
+
+
+def plain_files(folder: Path, blobs: Path | None = None) -> Iterator[str]:
+    """The files below a folder, by relative path.
+
+    Args:
+        folder: The folder.
+        blobs: A folder whose files may be linked to.
+
+    Raises:
+        DataError: A symbolic link or something else that is no plain file lies in it.
+    """
     for path in folder.rglob("*"):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        blob = blobs is not None and path.is_symlink() and _real(path).parent == _real(blobs)
+        if (path.is_symlink() and not blob) or not (path.is_file() or path.is_dir()):
             raise DataError(f"{path}: expected a plain file, found a link or a device; remove it")
         if path.is_file():
             yield path.relative_to(folder).as_posix()

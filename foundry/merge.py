@@ -3,27 +3,25 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from omegaconf import DictConfig
-from pydantic import model_validator
 
 from foundry import Entry, app, console, outcome, tracking
 from foundry.compute import Compute
 from foundry.data import Source
 from foundry.examine import Examiner
 from foundry.hardware import enough_disk
-from foundry.lifecycle import Product, finish
+from foundry.lifecycle import Ending, Product, finish
 from foundry.model import ModelSource
 from foundry.package import Packager
 from foundry.publish import Publisher
 from foundry.recipe import Prepared, Recipe
 from foundry.records import Dataset, Release
-from foundry.replay import Manifest
 from foundry.run import reserve, writing
 
 
-class MergeManifest(Manifest):
+class MergeManifest(Ending):
     """Everything that a merge is, typed and checked.
 
     Attributes:
@@ -43,12 +41,6 @@ class MergeManifest(Manifest):
     examine: Examiner
     package: Packager
     publish: Publisher
-
-    @model_validator(mode="after")
-    def _publishing_needs_an_examination(self) -> Self:
-        if self.publish.publishes and not self.examine.examines:
-            raise ValueError("examine=none leaves nothing to publish on; set publish=none, or an examination")
-        return self
 
 
 def merge(manifest: MergeManifest, run_dir: Path | None = None) -> Release:
@@ -133,6 +125,18 @@ def compose(overrides: Sequence[str] = ()) -> MergeManifest:
     return app.composed("merge", overrides, MergeManifest.from_config)
 
 
+def check(cfg: DictConfig, overrides: Sequence[str]) -> MergeManifest:
+    """Build the manifest, and see that its parents are there: of a sweep, before the first job runs.
+
+    Raises:
+        ConfigError: A setting is wrong, or there is nothing at a parent's path.
+        DataError: There is no model at a parent's path, or one that cannot be used.
+    """
+    manifest = MergeManifest.from_config(cfg, overrides)
+    manifest.recipe.look()
+    return manifest
+
+
 def job(cfg: DictConfig) -> Any:
     """One job of a Hydra run or sweep; returns where its run directory is, or in a sweep what it came to."""
     return app.one_job(cfg, MergeManifest.from_config, merge, rehearse)
@@ -140,7 +144,7 @@ def job(cfg: DictConfig) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `foundry merge`; returns its exit code."""
-    return app.main(job, MergeManifest.from_config, "merge", argv)
+    return app.main(job, check, "merge", argv)
 
 
 sys.modules[__name__].__class__ = Entry

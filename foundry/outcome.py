@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel as PydanticModel
 
-from foundry import console, lot
+from foundry import console, lot, retention
 from foundry.config import TARGET, Component
 from foundry.deliverables import Package, figures, likeness
 from foundry.hardware import Machine, Needs, size
@@ -269,7 +269,8 @@ def track(run: Run, run_dir: Path, checkpoint: Checkpoint, verdict: Verdict, pac
     spans = {m.name: m.interval for m in verdict.measurements if m.interval}
     ends = {f"{name}_gain_{end}": span[at] for name, span in spans.items() for at, end in enumerate(("low", "high"))}
     stored = {"model_bytes": float(sum(path.stat().st_size for path in checkpoint.path.rglob("*") if path.is_file()))}
-    run.metrics({**checkpoint.metrics, **stored, **scores, **gains, **baselines, **ends, **figures(package)}, step)
+    more = {**retention.tracked(verdict.measurements), **figures(package)}
+    run.metrics({**checkpoint.metrics, **stored, **scores, **gains, **baselines, **ends, **more}, step)
     run.tags({"lot": checkpoint.lot, "verdict": status(verdict), "base": checkpoint.base.name})
     run.tags({"backend": checkpoint.backend, NOTE: _note(checkpoint, verdict, package)})
     if package.steps:

@@ -168,7 +168,8 @@ class Checkpoint:
 
     `pruned_sha256` is the digest of the rows that it learnt from, empty for a merge, which has a `fusion` instead;
     `files` the SHA-256 of each of its files, where they were digested before it appeared; `backend` is what computed
-    its training steps.
+    its training steps; `quantized` how its base was held while it was trained: `nf4`, `stored` for a base that has
+    4-bit weights itself, empty for whole precision, or where nothing tells.
     """
 
     path: Path
@@ -180,6 +181,7 @@ class Checkpoint:
     fusion: Fusion | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     backend: str = "peft"
+    quantized: str = ""
 
 
 @dataclass(frozen=True)

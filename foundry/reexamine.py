@@ -38,7 +38,8 @@ def overrides(words: Sequence[str]) -> list[str]:
 
 def _described(found: Existing, chosen: set[str]) -> dict[str, str]:
     """What says which model is meant, and which base it is for."""
-    if found.settings and "method" in found.settings:
+    settings = found.settings
+    if settings and "method" in settings:
         return {"manifest": str(found.root / "manifest.yaml"), "method.path": str(found.path)}
     if found.kind == "full":
         return {"model": "local", "model.name": str(found.folder)} if "model" not in chosen else {}

@@ -25,8 +25,23 @@ from foundry.records import (
     Sample,
     Verdict,
 )
+from foundry.retention import retention
 from foundry.run import write_atomic
-from foundry.words import fact, headline, interval, is_share, number, plain, required, short, show, signed, status
+from foundry.words import (
+    fact,
+    headline,
+    interval,
+    is_share,
+    minus,
+    number,
+    plain,
+    precision,
+    required,
+    short,
+    show,
+    signed,
+    status,
+)
 
 SHOWN = 5
 """How many removed rows, quarantined rows and sample answers the page shows."""
@@ -120,6 +135,7 @@ def render(template: str, **facts: Any) -> str:
         number,
         fact,
         plain,
+        precision,
         short,
         preview,
         mix,
@@ -181,7 +197,9 @@ def held(measurement: Measurement) -> list[tuple[str, str]]:
     rows = [(label, f"{signed(measurement, measurement.gain)}{unit}")]
     rows += [("95 % interval", interval(measurement))] if measurement.interval else []
     rows += [("Required", required(measurement))]
-    return rows + [(f"Parent {name}", show(measurement, value)) for name, value in measurement.parents.items()]
+    rows += [(f"Parent {name}", show(measurement, value)) for name, value in measurement.parents.items()]
+    kept = retention(measurement)
+    return rows if kept is None else [*rows, ("Kept of the best parent's gain", minus(f"{100 * kept:.0f} %"))]
 
 
 def capitalised(text: str) -> str:

@@ -46,6 +46,20 @@ def check_model(folder: Path) -> None:
             )
 
 
+def need_safetensors(folder: Path, pattern: str = "*.safetensors") -> list[Path]:
+    """The files with a folder's weights.
+
+    Raises:
+        DataError: There are none, or only pickled ones.
+    """
+    found = sorted(folder.glob(pattern))
+    if not found:
+        pickled = next((path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLED), None)
+        what = f"only pickled weights ({pickled}), which can run code" if pickled else "no weights"
+        raise DataError(f"{folder}: {what}; expected {pattern}")
+    return found
+
+
 def read_json(path: Path, what: str) -> Any:
     """Read a JSON file that may come from anywhere.
 

@@ -11,12 +11,10 @@ from pydantic import model_validator
 from foundry import Entry, app, console, outcome, tracking
 from foundry.compute import Compute
 from foundry.data import Source
-from foundry.data.preview import histogram, token_lengths
 from foundry.errors import DataError
 from foundry.examine import Examiner
 from foundry.hardware import Machine, preflight
-from foundry.lifecycle import Product, finish
-from foundry.loading import load_tokenizer
+from foundry.lifecycle import Ending, Product, finish
 from foundry.lot import digest_rows
 from foundry.method import Method
 from foundry.model import ModelSource
@@ -24,14 +22,13 @@ from foundry.package import Packager
 from foundry.prune import Pruner
 from foundry.publish import Publisher
 from foundry.records import Dataset, Decontamination, Pruned, Release, wrong_shape
-from foundry.replay import Manifest
 from foundry.run import reserve, writing
 
 DISK = 2 * 2**30
 """Bytes that must be free on the disk before a job starts: checkpoints, model, caches."""
 
 
-class TrainManifest(Manifest):
+class TrainManifest(Ending):
     """Everything that a job is, typed and checked; a job does nothing that is not in here.
 
     Attributes:
@@ -57,9 +54,7 @@ class TrainManifest(Manifest):
     resume: str | None = None
 
     @model_validator(mode="after")
-    def _publishing_needs_an_examination(self) -> Self:
-        if self.publish.publishes and not self.examine.examines:
-            raise ValueError("examine=none leaves nothing to publish on; set publish=none, or an examination")
+    def _no_gate_asks_for_parents(self) -> Self:
         if key := self.examine.needs_parents():
             raise ValueError(f"examine.{key}: compares a merge with its parents; expected null in a training")
         return self
@@ -141,14 +136,12 @@ def rehearse(manifest: TrainManifest) -> None:
     pruned, _ = _prepared(manifest, dataset, None)
     base = manifest.model.fetch()
     manifest.package.check(base)
-    needs = manifest.method.estimate(pruned, base, manifest.compute, node)
-    outcome.base(base, node, needs)
-    lengths = histogram(token_lengths(pruned.rows, load_tokenizer(base.path)))
-    outcome.rehearsed(pruned, lengths, needs.terms, node)
     here = manifest.compute.machine() if manifest.compute.device_memory_gb is None else None
-    ahead = manifest.method.outlook(pruned, base, manifest.compute, here)
+    ahead = manifest.method.outlook(pruned, base, manifest.compute, node, here)
+    outcome.base(base, node, ahead.needs)
+    outcome.rehearsed(pruned, ahead.lengths, ahead.needs.terms, node)
     outcome.ahead(ahead.line, ahead.audit)
-    warning = preflight(needs, node, strict=manifest.method.strict_hardware_check, folder=Path(), disk=DISK)
+    warning = preflight(ahead.needs, node, strict=manifest.method.strict_hardware_check, folder=Path(), disk=DISK)
     console.stage("dry run", warning or "fits; nothing was trained")
 
 

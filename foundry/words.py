@@ -10,6 +10,12 @@ SIDES = {"min": "at least", "max": "at most"}
 """The bounds of a gate other than a gain, and how they are said."""
 
 
+_HELD = {
+    "nf4": "held in 4 bits (NF4) while this was trained; in its own precision elsewhere, examinations included",
+    "stored": "in few bits already in its files, and so while this was trained and in examinations",
+}
+
+
 def status(verdict: Verdict) -> str:
     """Say `passed`, `failed` or `not examined`."""
     return ("passed" if verdict.passed else "failed") if verdict.examined else "not examined"
@@ -20,6 +26,11 @@ def conclusion(verdict: Verdict, unmet: str) -> str:
     if not verdict.passed:
         return "FAILED: nothing was published"
     return f"{status(verdict)}, but its package FAILED: nothing was published" if unmet else status(verdict)
+
+
+def precision(quantized: str) -> str:
+    """Say how a base was held, by a checkpoint's `quantized`; nothing where it was held as a whole."""
+    return _HELD.get(quantized, "")
 
 
 def headline(measurement: Measurement) -> str:

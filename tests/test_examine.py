@@ -131,6 +131,42 @@ def test_a_merge_keeps_a_share_of_the_best_parents_gain(lower, parents, kept, pa
     assert ("no parent gains" in outcome.note) is nobody
 
 
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize(("worse", "passes"), [(0.001, True), (0.0, True), (-0.001, False), (None, False)])
+def test_what_is_kept_must_reach_its_gate_with_the_worse_end_of_its_interval(lower, worse, passes):
+    sign = -1 if lower else 1
+    measurement = Measurement("m", 0.5 + 0.27 * sign, 0.5, 300, parents={"a": 0.5 + 0.3 * sign}, lower_is_better=lower)
+    beyond = None if worse is None else Gain(*sorted((sign * worse, sign * 0.06)), 0.015)
+    outcome = judged(measurement, Gate(min_retention=0.8), None, "interval", beyond)
+    assert outcome.passed is passes
+    said = "300 questions cannot show that 80 % of the best parent's gain are kept (90 %)"
+    assert outcome.note.startswith(said) is not passes
+    assert ("; need about 590" in outcome.note) is (worse == -0.001)
+    assert judged(measurement, Gate(min_retention=0.8), None, "point").passed
+    assert not judged(measurement, Gate(min_retention=0.95), None, "point", beyond).passed
+    assert not judged(measurement, Gate(min_retention=0.95), None, "interval", Gain(0.001, 0.002, 0.1)).passed
+
+
+def test_an_examination_holds_a_merge_to_what_its_questions_can_show():
+    """90 % of the best parent's gain are kept: not shown by 40 questions, shown by 4,000 of the same kind."""
+
+    def told(times, confidence):
+        wanted = ["Yes", "No"] * 20 * times
+        base, parent = ["Yes"] * len(wanted), list(wanted)
+        wrong = [place for place, word in enumerate(wanted) if word == "No"][::10]
+        merged = ["Yes" if place in set(wrong) else word for place, word in enumerate(parent)]
+        exam = Exam(metrics={"m": LogicScore()}, gates={"m": Gate(min_retention=0.8)}, confidence=confidence)
+        found = {"baseline": {"m": base}, "student": {"m": merged}, "parent p": {"m": parent}, "parent q": {"m": base}}
+        return exam._measure("m", exam.metrics["m"], dataset(rows(wanted)), found, ["p", "q"])
+
+    few = told(1, "interval")
+    assert (few.measured, few.baseline, few.parents) == (0.95, 0.5, {"p": 1.0, "q": 0.5})
+    assert not few.passed
+    assert "40 questions cannot show that 80 % of the best parent's gain are kept (90 %)" in few.note
+    assert told(1, "point").passed
+    assert told(100, "interval").passed
+
+
 def test_too_few_questions_to_tell_is_said():
     measurement = Measurement("m", 0.52, 0.5, 120)
     error = 0.306 / 120**0.5

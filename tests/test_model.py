@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import shutil
 
 import pytest
+from releases import artefact
 
 from foundry.errors import DataError, HardwareError
 from foundry.lot import digest_file
@@ -55,6 +57,81 @@ def test_smollm2_answers_through_its_chat_template():
     model, tokenizer = load_model(base.path, machine), load_tokenizer(base.path)
     (answer,) = answers(model, tokenizer, question, machine, max_new_tokens=20, batch_size=1, note="")
     assert answer == "The capital of France is Paris."
+
+
+@pytest.fixture
+def hub(tiny, tmp_path, monkeypatch):
+    """A cache as huggingface_hub makes it, with the tiny model in it, and no network; the snapshot's folder."""
+    import huggingface_hub.constants as hub
+
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    home = tmp_path / "hub" / "models--someone--tiny"
+    snapshot = home / "snapshots" / ("c" * 40)
+    for folder in (snapshot, home / "blobs", home / "refs"):
+        folder.mkdir(parents=True)
+    (home / "refs" / "main").write_text(snapshot.name)
+    for path in sorted(tiny.path.iterdir()):
+        if path.is_file():
+            blob = home / "blobs" / digest_file(path)
+            blob.write_bytes(path.read_bytes())
+            (snapshot / path.name).symlink_to(f"../../blobs/{blob.name}")
+    return snapshot
+
+
+def test_a_model_in_the_hubs_cache_is_opened_by_its_name_through_its_links(tiny, hub):
+    from foundry.hardware import detect
+    from foundry.loading import load_model, load_tokenizer
+
+    source = Pretrained(name="someone/tiny")
+    assert source.config()["hidden_size"] == 64
+    base = source.fetch()
+    assert (base.name, base.path, base.files) == ("someone/tiny", hub, tiny.files)
+    assert base.parameters == tiny.parameters
+    assert load_tokenizer(base.path).eos_token == "<|im_end|>"
+    assert load_model(base.path, detect("cpu", "fp32", None)).num_parameters() == tiny.parameters
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../../refs/main", "../../../../secret", "loop.json"])
+def test_a_link_out_of_the_hubs_blobs_is_refused(hub, tmp_path, target):
+    (tmp_path / "secret").write_text("{}")
+    (hub / "loop.json").symlink_to(target)
+    with pytest.raises(DataError, match=r"loop\.json: expected a plain file, found a link"):
+        Pretrained(name="someone/tiny").fetch()
+
+
+def test_a_blob_that_leads_on_is_refused(hub, tmp_path):
+    (tmp_path / "secret").write_text("{}")
+    (hub.parent.parent / "blobs" / "0").symlink_to(tmp_path / "secret")
+    (hub / "more.json").symlink_to("../../blobs/0")
+    with pytest.raises(DataError, match=r"more\.json: expected a plain file, found a link"):
+        Pretrained(name="someone/tiny").fetch()
+
+
+@pytest.mark.parametrize("kind", ["adapter", "run", "model"])
+def test_links_elsewhere_stay_refused(tiny, tmp_path, kind):
+    """Whatever they lead to: what lies there could be copied, and published, with the model."""
+    from foundry.existing import existing
+
+    home = tmp_path / "snapshots" / kind  # its name alone makes it no hub cache's
+    folder = home / "model" if kind == "run" else home
+    if kind == "run":
+        artefact(home)
+        (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    else:
+        shutil.copytree(tiny.path, home)
+    if kind == "adapter":
+        (home / "config.json").unlink()
+        (home / "model.safetensors").rename(home / "adapter_model.safetensors")
+        (home / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    assert existing(home).folder == folder
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "x").write_text("{}")
+    target = tmp_path / "blobs" / "x" if kind != "model" else tmp_path / "secret"
+    (tmp_path / "secret").write_text("{}")
+    (folder / "more.json").symlink_to(target)
+    with pytest.raises(DataError, match=r"more\.json: expected a plain file, found a link"):
+        existing(home)
 
 
 def copy(tiny, tmp_path):

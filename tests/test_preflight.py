@@ -91,6 +91,43 @@ def test_terms_follow_what_is_held():
     assert "reference" in terms(DPO())
 
 
+@pytest.mark.parametrize("processes", [2, 8])
+@pytest.mark.parametrize("adapter", [None, Adapter(rank=8), Adapter(rank=8, quantize="nf4")])
+def test_fsdp_divides_weights_gradients_and_optimiser_by_the_number_of_processes(monkeypatch, processes, adapter):
+    method, node = SFT(adapter=adapter), planned("auto", "auto", None, 80)
+    alone = needs(method, LLAMA, COMPUTE, node, BATCH).terms
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": str(processes), "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    parallel = needs(method, LLAMA, COMPUTE, node, BATCH).terms
+    assert parallel == alone, "data-parallel processes have whole weights each"
+    divided = needs(method, LLAMA, COMPUTE.model_copy(update={"fsdp": True}), node, BATCH).terms
+
+    head = 128256 * 4096
+    norms = 65 * 4096
+    attention = 2 * 4096 * 4096 + 2 * 4096 * 1024
+    block = attention + 3 * 4096 * 14336
+    whole, four_bit = 32 * block + 2 * head + norms, 0.0
+    lora = 32 * 8 * (2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 14336))
+    trained, bytes_each = (whole, 4) if adapter is None else (lora, 2)
+    if adapter is not None and adapter.quantize:
+        whole, four_bit = 2 * head + norms, 0.516 * 32 * block
+    weights = bytes_each * whole
+    together = head + (2 * block if not four_bit else 0)
+    expected = {
+        "weights": weights / processes + four_bit,
+        "adapter": 0 if adapter is None else 4 * lora / processes,
+        "gradients": 4 * trained / processes,
+        "optimiser": 8 * trained / processes,
+        "gathered": bytes_each * together,
+    }
+    assert {name: divided[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    same = ("libraries", "activations", "logits", "buffers")
+    assert [divided[name] for name in same] == [alone[name] for name in same]
+    steps = sum(count for name, count in divided.items() if name != "loading")
+    opened = divided["libraries"] + weights + four_bit
+    assert sum(divided.values()) == pytest.approx(max(steps, opened), rel=1e-6), "it is opened whole first"
+
+
 def test_what_would_fit_is_told_and_does_fit(tmp_path):
     node = planned("auto", "auto", None, 24)
     compute = Compute(device="cpu", batch_size=8, seed=0)

@@ -321,6 +321,7 @@ def test_the_page_tells_what_the_gate_looked_at(job):
         "95 % interval+26.0 to +35.0",
         "Required+20.0 and 80 % of the best parent's gain",
         "Parent logic84.0 %",
+        "Kept of the best parent's gain90 %",
         "Change−2.0 points",  # noqa: RUF001
         "Requiredchange at most +2.0",
     ):
@@ -462,6 +463,24 @@ def test_the_card_of_full_weights_needs_neither_peft_nor_a_verdict(job):
     assert (front["library_name"], front["base_model_relation"]) == ("transformers", "finetune")
     assert "not examined" in body
     assert "peft" not in code
+
+
+@pytest.mark.parametrize(
+    ("quantized", "says"), [("nf4", "held in 4 bits (NF4) while this was trained"), ("stored", "few bits already")]
+)
+def test_a_base_that_was_held_in_few_bits_is_told_with_what_it_was_examined_on(job, quantized, says):
+    front, body, _ = make_card(job)
+    assert "qlora" not in front["tags"]
+    assert "bits" not in body
+    checkpoint = replace(job["checkpoint"], quantized=quantized)
+    front, body, _ = make_card(job, checkpoint=checkpoint)
+    assert "qlora" in front["tags"]
+    (line,) = [line for line in body.splitlines() if line.startswith("| The base's weights |")]
+    assert says in line
+    assert "examinations" in line
+    found = [element["text"] for element in page(job, checkpoint=checkpoint).all("td")]
+    assert [text for text in found if says in text]
+    assert not [element for element in page(job).all("th") if element["text"] == "The base's weights"]
 
 
 def test_a_base_that_only_foundry_can_find_is_made_by_foundry(job):

@@ -46,9 +46,36 @@ def gain(before: Score, after: Score, resamples: int = RESAMPLES, seed: int = 0)
     Returns:
         The interval from the 2.5th to the 97.5th percentile of the resamples' gains; None for fewer than two questions.
     """
-    if len(before.items) < 2:
+    return _interval((before, after), (-1.0, 1.0), resamples, seed)
+
+
+def beyond_share(
+    before: Score, after: Score, parent: Score, share: float, resamples: int = RESAMPLES, seed: int = 0
+) -> Gain | None:
+    """The interval of `(after - before) - share · (parent - before)` when the questions are drawn anew.
+
+    A merge keeps at least such a share of a parent's gain where this is not below 0. The ratio itself is not drawn: it
+    has no end where a resample's parent gains nothing (Fieller 1954, doi:10.1111/j.2517-6161.1954.tb00159.x, asks the
+    same of a ratio).
+
+    Args:
+        before: The baseline's score, N questions.
+        after: The merge's, on the same questions.
+        parent: The parent's, on the same questions.
+        share: Of the parent's gain.
+        resamples: How often the questions are drawn.
+        seed: Of the draws.
+    """
+    return _interval((before, after, parent), (share - 1, 1.0, -share), resamples, seed)
+
+
+def _interval(scores: tuple[Score, ...], factors: tuple[float, ...], resamples: int, seed: int) -> Gain | None:
+    """The interval of a sum of values, each with its factor."""
+    if len(scores[0].items) < 2:
         return None
-    gains = np.concatenate([second - first for first, second in _drawn((before, after), resamples, seed)])
+    parts = _drawn(scores, resamples, seed)
+    with np.errstate(invalid="ignore"):
+        gains = np.concatenate([np.array(factors) @ np.stack(part) for part in parts])
     gains = gains[np.isfinite(gains)]
     if not len(gains):
         return None

@@ -15,6 +15,7 @@ from foundry.examine.separate import Separating
 from foundry.existing import existing
 from foundry.hardware import Machine
 from foundry.records import Answerer, Checkpoint, Dataset, Measurement, Row, Verdict
+from foundry.retention import best_parent
 
 if TYPE_CHECKING:
     from foundry.examine.overlap import Reference
@@ -31,7 +32,8 @@ class Exam(Separating):
         metrics: What is measured, by name.
         gates: What is required, by a metric's name.
         baseline: A run directory, release, adapter or model folder to compare with; None for the untouched base.
-        confidence: Whether a gain must reach its gate with the lower end of its 95 % interval (`point`: as measured).
+        confidence: Whether a gain, and what a merge keeps of one, must reach its gate with the lower end of its 95 %
+            interval (`point`: as measured).
     """
 
     metrics: dict[str, Metric] = Field(min_length=1)
@@ -66,7 +68,7 @@ class Exam(Separating):
                 )
             metric.check(rows, name)
         if self.baseline is not None:
-            existing(Path(self.baseline))
+            existing(Path(self.baseline), "examine.baseline").need_intact()
 
     def references(self, dataset: Dataset) -> "list[Reference]":
         """What is asked: the held-out rows, where a metric asks them, and every metric's own questions."""
@@ -107,7 +109,7 @@ class Exam(Separating):
         if self.baseline is None:
             models["baseline"] = Opened(checkpoint, machine, "baseline", base=True, keep=True)
         else:
-            other = existing(Path(self.baseline)).checkpoint(checkpoint.base, own_base=True)
+            other = existing(Path(self.baseline), "examine.baseline").checkpoint(checkpoint.base, own_base=True)
             models["baseline"] = Opened(other, machine, "baseline", base=False, keep=True)
             if any(metric.relative for metric in self.metrics.values()):
                 models[BASE] = Opened(checkpoint, machine, BASE, base=True, keep=True)
@@ -142,7 +144,7 @@ class Exam(Separating):
     def _measure(
         self, name: str, metric: Metric, dataset: Dataset, found: Evidence, parents: Sequence[str]
     ) -> Measurement:
-        from foundry.examine.bootstrap import gain
+        from foundry.examine.bootstrap import beyond_share, gain
 
         rows, rows_sha256 = metric.questions(dataset)
         before, after = found["baseline"][name], found["student"][name]
@@ -159,7 +161,11 @@ class Exam(Separating):
             judged=metric.judged,
             questions_sha256=rows_sha256 if metric.asks_rows else "",
         )
-        return judged(measurement, self.gates.get(name, Gate()), gain(base, student), self.confidence)
+        gate, best, beyond = self.gates.get(name, Gate()), best_parent(measurement), None
+        if gate.min_retention is not None and best is not None:
+            parent = _score(metric, rows, found, f"parent {best}", name)
+            beyond = beyond_share(base, student, parent, gate.min_retention)
+        return judged(measurement, gate, gain(base, student), self.confidence, beyond)
 
 
 def _score(metric: Metric, rows: Sequence[Row], found: Evidence, model: str, name: str) -> Score:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from foundry.config import Settings
 from foundry.records import Measurement
+from foundry.retention import retention
 from foundry.words import size_of
 
 if TYPE_CHECKING:
@@ -37,11 +38,24 @@ class Gate(Settings):
         return {name: bound for name, bound in self.model_dump().items() if bound is not None}
 
 
-def judged(measurement: Measurement, gate: Gate, interval: "Gain | None", confidence: Confidence) -> Measurement:
+def judged(
+    measurement: Measurement,
+    gate: Gate,
+    interval: "Gain | None",
+    confidence: Confidence,
+    beyond: "Gain | None" = None,
+) -> Measurement:
     """Hold a gate to a measurement.
 
-    A gain must reach `min_gain` with the worse end of its interval, unless `confidence` is `point`; the other bounds
-    are held to the values as they are.
+    A gain must reach `min_gain`, and what is kept of a parent's gain `min_retention`, with the worse end of its
+    interval, unless `confidence` is `point`; the other bounds are held to the values as they are.
+
+    Args:
+        measurement: The values.
+        gate: The bounds.
+        interval: Of the gain.
+        confidence: What a gain is held with.
+        beyond: How far the gain lies beyond the share of the best parent's that `min_retention` asks for.
 
     Returns:
         The measurement with what was required, whether it passed, its interval, and a note where there is something to
@@ -51,25 +65,42 @@ def judged(measurement: Measurement, gate: Gate, interval: "Gain | None", confid
     gained = sign * measurement.gain
     ends = (interval.lower, interval.upper) if interval else None
     sure = gained if confidence == "point" else min(sign * end for end in ends) if ends else -math.inf
-    kept, note = retention(measurement), ""
+    kept, note = _kept(measurement, gate, confidence, beyond)
     holds = [
         gate.min is None or measurement.measured >= gate.min - SLACK,
         gate.max is None or measurement.measured <= gate.max + SLACK,
         gate.min_gain is None or sure >= gate.min_gain - SLACK,
-        gate.min_retention is None or (kept is not None and kept >= gate.min_retention - SLACK),
+        kept,
     ]
-    if gate.min_retention is not None and kept is None:
-        note = "no parent gains, so there is nothing to keep"
-    elif interval:
+    if interval and not note:
         note = _too_few(measurement, gate, interval, gained, confidence)
     return replace(measurement, required=gate.required(), passed=all(holds), interval=ends, note=note)
 
 
-def retention(measurement: Measurement) -> float | None:
-    """The share of the best parent's gain that a merge keeps; None without a parent that gains."""
+def _kept(measurement: Measurement, gate: Gate, confidence: Confidence, beyond: "Gain | None") -> tuple[bool, str]:
+    """Whether enough of the best parent's gain is kept, and what is to be said of that."""
+    if gate.min_retention is None:
+        return True, ""
+    share = retention(measurement)
+    if share is None:
+        return False, "no parent gains, so there is nothing to keep"
+    if confidence == "point" or share < gate.min_retention - SLACK:
+        return share >= gate.min_retention - SLACK, ""
     sign = -1.0 if measurement.lower_is_better else 1.0
-    best = max((sign * (value - measurement.baseline) for value in measurement.parents.values()), default=0.0)
-    return sign * measurement.gain / best if best > 0 else None
+    if beyond is not None and min(sign * beyond.lower, sign * beyond.upper) >= -SLACK:
+        return True, ""
+    return False, _too_few_to_keep(measurement, gate.min_retention, share, beyond)
+
+
+def _too_few_to_keep(measurement: Measurement, asked: float, share: float, beyond: "Gain | None") -> str:
+    from foundry.examine.bootstrap import questions_needed
+
+    shares = f"{100 * asked:.0f} % of the best parent's gain are kept ({100 * share:.0f} %)"
+    told = f"{measurement.count:,} questions cannot show that {shares}"
+    distance = (share - asked) * abs(measurement.gain / share) if share else 0.0
+    if beyond is None or not beyond.error or distance <= SLACK:
+        return told
+    return f"{told}; need about {_round(questions_needed(distance, beyond.error, measurement.count)):,}"
 
 
 def _too_few(measurement: Measurement, gate: Gate, interval: "Gain", gained: float, confidence: Confidence) -> str:

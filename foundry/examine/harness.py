@@ -27,6 +27,18 @@ TASKS = "FOUNDRY_LM_EVAL_TASKS"
 """The variable with a folder of tasks of one's own."""
 _SAID = 400
 """Characters of a failure that are shown."""
+_LOOKING = 300
+"""Seconds that looking for a task may take: lm_eval reads the names of its thousands of tasks."""
+_LOOK = """
+import sys
+from lm_eval.tasks import TaskManager
+tasks = TaskManager(include_path=sys.argv[2] or None)
+print("task" if sys.argv[1] in tasks.all_subtasks else "several" if sys.argv[1] in tasks.all_tasks else "unknown")
+"""
+_REMEDIES = {
+    "several": "{0} is a group of tasks; expected one of its tasks",
+    "unknown": "{0} is no task that lm_eval of {1} knows; `lm_eval ls tasks` lists them, {2} names a folder of others",
+}
 
 
 class Harness(Metric):
@@ -57,22 +69,25 @@ class Harness(Metric):
     minutes: float = Field(60, gt=0)
 
     def check(self, rows: Sequence[Row], name: str) -> None:  # noqa: ARG002
-        """See that lm_eval can be run.
+        """See, before anything is trained, that lm_eval can be run and knows the task.
 
         Raises:
-            ConfigError: It cannot.
+            ConfigError: It cannot, or does not; or the task is a group of tasks.
         """
-        code = "import lm_eval, sys; sys.stdout.write('there')"
+        command = [_python(), "-c", _LOOK, self.task, os.environ.get(TASKS, "")]
         try:
-            done = subprocess.run([_python(), "-c", code], capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
-            there = done.stdout.endswith("there")
-        except (OSError, subprocess.SubprocessError):
-            there = False
-        if not there:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_LOOKING, check=False)  # noqa: S603
+            found, said = (done.stdout.split() or [""])[-1], _last_line(done)
+        except (OSError, subprocess.SubprocessError) as error:
+            found, said = "", _line(str(error))
+        if found == "task":
+            return
+        if found not in _REMEDIES:
             raise ConfigError(
-                f"examine.metrics.{name}: {_python()} has no lm_eval; pip install lm_eval into an environment of its "
-                f"own and set {PYTHON} to its Python"
+                f"examine.metrics.{name}: {_python()} cannot run lm_eval ({said}); pip install 'lm_eval[hf]' into an "
+                f"environment of its own and set {PYTHON} to its Python"
             )
+        raise ConfigError(f"examine.metrics.{name}.task: {_REMEDIES[found].format(self.task, _python(), TASKS)}")
 
     def asking(self) -> Mapping[str, Any]:
         """Every setting, and which program and tasks are meant."""
@@ -83,7 +98,7 @@ class Harness(Metric):
         """Run the task and read what it logged of each question.
 
         Raises:
-            DataError: It failed; the last line of what it said.
+            DataError: It failed, was killed, or took too long.
         """
         console.stage("examine", f"{note}: lm_eval {self.task}")
         with tempfile.TemporaryDirectory() as folder:
@@ -98,8 +113,7 @@ class Harness(Metric):
                 raise DataError(f"lm_eval {self.task}: not done after {self.minutes:g} minutes") from None
             logged = sorted(Path(folder).rglob("samples_*.jsonl"))
             if done.returncode or len(logged) != 1:
-                said = " ".join((done.stderr or done.stdout).strip().splitlines()[-1:])[-_SAID:]
-                raise DataError(f"lm_eval {self.task}: exit code {done.returncode}, {len(logged)} logs: {said}")
+                raise DataError(f"lm_eval {self.task}: {_ended(done, len(logged))}")
             lines = logged[0].read_text(encoding="utf-8").splitlines()
         samples = [json.loads(line) for line in lines]
         first = [sample for sample in samples if sample.get("filter") == samples[0].get("filter")]
@@ -151,6 +165,23 @@ class Harness(Metric):
 
 def _python() -> str:
     return os.environ.get(PYTHON) or sys.executable
+
+
+def _ended(done: subprocess.CompletedProcess[str], logs: int) -> str:
+    """How a run that gave no answers came to its end."""
+    killed = f"was killed by signal {-done.returncode}, for want of memory perhaps"
+    code = killed if done.returncode < 0 else f"exit code {done.returncode}"
+    wrote = "" if done.returncode else f", {logs} logs of questions, expected 1"
+    return f"{code}{wrote}; the last it said: {_last_line(done) or 'nothing'}"
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return _line(lines[-1]) if lines else ""
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[-_SAID:]
 
 
 def _short(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Methods: an objective crossed with an adapter turns rows into a checkpoint."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -25,10 +25,19 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Outlook:
-    """What training will do: batch, steps, tokens and time in one line, and the audit of the first batch's mask."""
+    """What training would take.
+
+    Attributes:
+        line: Batch, steps, tokens and time.
+        audit: What the first batch trains and what it hides.
+        needs: Peak memory by what it is for.
+        lengths: How many rows have which length in tokens, as bounds and count, from the shortest to the longest.
+    """
 
     line: str
     audit: str
+    needs: Needs
+    lengths: Sequence[tuple[str, int]] = ()
 
 
 class Method(Component, ABC):
@@ -60,8 +69,10 @@ class Method(Component, ABC):
         """Peak memory by what it is for, from rows, settings and the base's config; no weight is read."""
 
     @abstractmethod
-    def outlook(self, pruned: Pruned, base: BaseModel, compute: Compute, machine: Machine | None) -> Outlook:
-        """Say what training would take, without a weight; the time only where a machine is given.
+    def outlook(
+        self, pruned: Pruned, base: BaseModel, compute: Compute, node: Machine, machine: Machine | None
+    ) -> Outlook:
+        """Say what training on a node would take, without a weight; the time only where a machine is given.
 
         Raises:
             DataError: A row cannot be learnt from.

@@ -82,3 +82,12 @@ def totals(made: "Dataset") -> tuple[int, int]:
     columns = {name: made.data.column(name) for name in made.column_names if name.endswith("labels")}
     values = [chunk.flatten() for column in columns.values() for chunk in column.chunks]
     return sum(map(len, values)), sum(pc.sum(pc.not_equal(part, MASKED)).as_py() or 0 for part in values)
+
+
+def lengths(made: "Dataset") -> list[int]:
+    """The tokens of each tokenised row, cut where training cuts it; of a pair, the longer side's."""
+    import pyarrow.compute as pc
+
+    columns = [made.data.column(name) for name in made.column_names if name.endswith("input_ids")]
+    counted = [pc.list_value_length(column).to_pylist() for column in columns]
+    return [max(sides) for sides in zip(*counted, strict=True)]

@@ -14,6 +14,7 @@ from foundry.hardware import Machine, Needs
 from foundry.method.adapter import Adapter
 from foundry.method.batches import head_chunk, packed_length
 from foundry.method.tokens import MASKED, longest_rows, sides, tokenise
+from foundry.ranks import world
 from foundry.records import Row
 
 if TYPE_CHECKING:
@@ -137,33 +138,55 @@ def _longest(sequences: Sequence[tuple[str, list[int], list[int]]]) -> int:
 
 
 def needs(method: "Tuning", config: Mapping[str, Any], compute: Compute, node: Machine, batch: Batch) -> Needs:
-    """Estimate a method's peak, and that of settings which need less."""
-    shape = Architecture.of(config)
-    return Needs(_terms(method, shape, node, batch), tuple(_smaller(method, shape, compute, node, batch)))
+    """Estimate a method's peak in one process, and that of settings which need less."""
+    shape, parts = Architecture.of(config), world() if compute.fsdp else 1
+    smaller = tuple(_smaller(method, shape, compute, node, batch, parts))
+    return Needs(_terms(method, shape, node, batch, parts), smaller)
 
 
-def _terms(method: "Tuning", shape: Architecture, node: Machine, batch: Batch) -> dict[str, int]:
+def _terms(method: "Tuning", shape: Architecture, node: Machine, batch: Batch, parts: int) -> dict[str, int]:
+    """Bytes by what they are for, of a process that holds one of `parts` parts of what FSDP2 divides."""
     adapter = method.adapter
-    frozen = 2 if node.precision == "bf16" and node.device != "cpu" else 4
-    four_bit = shape.quantized or (adapter is not None and adapter.quantize is not None)
-    linear, other = shape.linear_weights, shape.other_weights
-    if adapter is None:
-        base, trained = 4.0 * (linear + other), linear + other
-    else:
-        base, trained = linear * (NF4 if four_bit else frozen) + other * frozen, shape.adapter_weights(adapter)
+    trained = shape.linear_weights + shape.other_weights if adapter is None else shape.adapter_weights(adapter)
+    divided, whole = _weights(method, shape, node)
     terms: dict[str, float] = {
         "libraries": LIBRARIES[node.device],
-        "weights": base,
-        "adapter": 0 if adapter is None else trained * 4,
-        "gradients": trained * 4,
-        "optimiser": trained * 8,
+        "weights": divided / parts + whole,
+        "adapter": 0 if adapter is None else trained * 4 / parts,
+        "gradients": trained * 4 / parts,
+        "optimiser": trained * 8 / parts,
         "activations": _activations(method, shape, node, batch),
         "logits": _logits(method, shape, batch),
         "buffers": BUFFERS,
     }
     if method.referenced:
         terms["reference"] = 0  # no second model: the adapter is switched off, or numbers were taken beforehand
+    if parts > 1:
+        terms["gathered"] = _gathered(shape, divided, whole)
+        steps = sum(terms.values()) - terms["libraries"]
+        terms["loading"] = max(divided + whole - steps, 0)  # each process opens the base whole, before it is divided
     return {name: round(count) for name, count in terms.items()}
+
+
+def _weights(method: "Tuning", shape: Architecture, node: Machine) -> tuple[float, float]:
+    """Bytes of the base's weights that FSDP2 divides, and of those that it does not: the 4-bit ones."""
+    linear, other = shape.linear_weights, shape.other_weights
+    if method.adapter is None:
+        return 4.0 * (linear + other), 0.0
+    frozen = 2 if node.precision == "bf16" and node.device != "cpu" else 4
+    if shape.quantized or method.adapter.quantize is not None:
+        return other * frozen, linear * NF4
+    return (linear + other) * frozen, 0.0
+
+
+def _gathered(shape: Architecture, divided: float, whole: float) -> float:
+    """What FSDP2 puts together for a moment: two blocks, one fetched ahead, and the head, which stays together.
+
+    Source: https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html; accelerate keeps the head so.
+    """
+    linear = 0 if whole else shape.linear_weights  # 4-bit blocks are there already
+    blocks = min(2, shape.layers) * linear / shape.layers
+    return divided * (blocks + shape.vocabulary * shape.hidden) / (linear + shape.other_weights)
 
 
 def _activations(method: "Tuning", shape: Architecture, node: Machine, batch: Batch) -> float:
@@ -194,14 +217,14 @@ def _logits(method: "Tuning", shape: Architecture, batch: Batch) -> float:
 
 
 def _smaller(
-    method: "Tuning", shape: Architecture, compute: Compute, node: Machine, batch: Batch
+    method: "Tuning", shape: Architecture, compute: Compute, node: Machine, batch: Batch, parts: int
 ) -> Iterator[tuple[str, int]]:
     """Settings that need less, the gentlest first: smaller batches, checkpointing, a 4-bit base, all of them."""
     for changed, words in _gentler(method):
         for share, text in _shares(compute):
             overrides = " ".join(filter(None, [words, text]))
             if overrides:
-                yield overrides, sum(_terms(changed, shape, node, batch.scaled(share)).values())
+                yield overrides, sum(_terms(changed, shape, node, batch.scaled(share), parts).values())
 
 
 def _shares(compute: Compute) -> Iterator[tuple[float, str]]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,7 +38,7 @@ class Untrained(Method):
             DataError: There is none.
         """
         if self.path is not None:
-            existing(Path(self.path))
+            existing(Path(self.path), "method.path")
         return None
 
     def estimate(self, pruned: Pruned, base: BaseModel, compute: Compute, node: Machine) -> Needs:  # noqa: ARG002
@@ -45,9 +46,17 @@ class Untrained(Method):
         wide = 2 if node.precision == "bf16" and node.device != "cpu" else 4
         return Needs({"weights": wide * base.parameters})
 
-    def outlook(self, pruned: Pruned, base: BaseModel, compute: Compute, machine: Machine | None) -> Outlook:  # noqa: ARG002
+    def outlook(
+        self,
+        pruned: Pruned,
+        base: BaseModel,
+        compute: Compute,
+        node: Machine,
+        machine: Machine | None,  # noqa: ARG002
+    ) -> Outlook:
         """Say that nothing is trained."""
-        return Outlook(f"nothing; {self.path or base.name} is taken as it is", "")
+        needs = self.estimate(pruned, base, compute, node)
+        return Outlook(f"nothing; {self.path or base.name} is taken as it is", "", needs)
 
     def train(
         self,
@@ -69,13 +78,13 @@ class Untrained(Method):
         """
         found = Checkpoint(base.path, "full", base, {}, "")
         if self.path is not None:
-            found = existing(Path(self.path)).checkpoint(base)
+            found = existing(Path(self.path), "method.path").checkpoint(base)
         scratch = run_dir / ".model.part"
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.copytree(
             found.path, scratch, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), copy_function=_linked, symlinks=False
         )
-        return Checkpoint(scratch.rename(run_dir / "model"), found.kind, base, {}, "", lot=found.lot)
+        return replace(found, path=scratch.rename(run_dir / "model"))
 
 
 def _linked(source: str, target: str) -> None:

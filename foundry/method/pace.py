@@ -1,11 +1,12 @@
-"""What a training run will take: rows and tokens a step, steps, and about how long."""
+"""What a training run will take: rows and tokens a step, steps, about how long; and how long rows are."""
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from foundry.compute import Compute
 from foundry.hardware import Machine, flops
-from foundry.method import Outlook
 from foundry.method.kept import totals
 from foundry.ranks import world
 from foundry.records import BaseModel
@@ -19,9 +20,7 @@ _REACHED = 0.5
 """Share of a bare matrix product's speed that training reaches; 0.4 to 0.7 were seen."""
 
 
-def outlook(
-    method: "Tuning", made: "Dataset", base: BaseModel, compute: Compute, machine: Machine | None, audit: str
-) -> Outlook:
+def plan(method: "Tuning", made: "Dataset", base: BaseModel, compute: Compute, machine: Machine | None) -> str:
     """Count what the steps will see; the time is left out where there is no machine to time."""
     effective = compute.batch_size * compute.grad_accum * world()
     steps = planned_steps(len(made), compute, method.epochs, method.max_steps)
@@ -34,7 +33,19 @@ def outlook(
     )
     if machine is not None:
         line += f" · about {_spoken(_work(method, base) * tokens / (_REACHED * flops(machine)))} on {machine.device}"
-    return Outlook(line, audit)
+    return line
+
+
+def histogram(lengths: Iterable[int]) -> list[tuple[str, int]]:
+    """Count lengths in bins that double.
+
+    Returns:
+        Each bin's bounds, such as `65–128`, and its count, from the shortest to the longest length found.
+    """
+    bins = Counter(max(length - 1, 0).bit_length() for length in lengths)
+    if not bins:
+        return []
+    return [(f"{2**power // 2 + 1}–{2**power}", bins[power]) for power in range(min(bins), max(bins) + 1)]
 
 
 def planned_steps(rows: int, compute: Compute, epochs: float, max_steps: int) -> int:

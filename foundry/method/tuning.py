@@ -12,10 +12,10 @@ from foundry import console, ranks
 from foundry.compute import Backend, Compute
 from foundry.errors import FoundryError, HardwareError
 from foundry.hardware import Machine, Needs, forget_peak, size
-from foundry.loading import read_config
+from foundry.loading import quantized, read_config
 from foundry.method import Method, Observer, Outlook, backends
 from foundry.method.adapter import Adapter
-from foundry.method.kept import tokenised
+from foundry.method.kept import lengths, tokenised
 from foundry.method.tokens import need_end_of_turn, need_template
 from foundry.records import BaseModel, Checkpoint, Pruned
 from foundry.run import write_atomic
@@ -107,20 +107,29 @@ class Tuning(Method):
     def estimate(self, pruned: Pruned, base: BaseModel, compute: Compute, node: Machine) -> Needs:
         """Estimate the peak for a batch of the longest rows; see `foundry.method.memory`."""
         from foundry.loading import load_tokenizer
+
+        return self._needs(pruned, base, compute, node, load_tokenizer(base.path))
+
+    def _needs(self, pruned: Pruned, base: BaseModel, compute: Compute, node: Machine, tokenizer: Any) -> Needs:
         from foundry.method.memory import needs, widest_batch
 
-        tokenizer = load_tokenizer(base.path)
         need_template(pruned.rows, tokenizer)
         kind = {"pairs": self.pairs, "packing": self.packing}
         batch = widest_batch(pruned.rows, tokenizer, self.max_length, compute, **kind)
         return needs(self, read_config(base.path), compute, node, batch)
 
-    def outlook(self, pruned: Pruned, base: BaseModel, compute: Compute, machine: Machine | None) -> Outlook:
+    def outlook(
+        self, pruned: Pruned, base: BaseModel, compute: Compute, node: Machine, machine: Machine | None
+    ) -> Outlook:
         """Tokenise, check what is learnt, and say what training would take."""
         from foundry.loading import load_tokenizer
+        from foundry.method.pace import histogram, plan
 
         tokenizer = load_tokenizer(base.path)
-        return self._outlook(self._tokenised(pruned, tokenizer), pruned, tokenizer, base, compute, machine)
+        needs = self._needs(pruned, base, compute, node, tokenizer)
+        made = self._tokenised(pruned, tokenizer)
+        line = plan(self, made, base, compute, machine)
+        return Outlook(line, self._audit(made, pruned, tokenizer, compute), needs, histogram(lengths(made)))
 
     def _tokenised(self, pruned: Pruned, tokenizer: Any) -> Sequence[Any]:
         need_template(pruned.rows, tokenizer)
@@ -128,24 +137,14 @@ class Tuning(Method):
         need_end_of_turn(made, tokenizer)
         return made
 
-    def _outlook(
-        self,
-        made: Sequence[Any],
-        pruned: Pruned,
-        tokenizer: Any,
-        base: BaseModel,
-        compute: Compute,
-        machine: Machine | None,
-    ) -> Outlook:
+    def _audit(self, made: Sequence[Any], pruned: Pruned, tokenizer: Any, compute: Compute) -> str:
         from foundry.method.audit import mask_audit
         from foundry.method.batches import first_batch
-        from foundry.method.pace import outlook
 
         first = first_batch(len(made), compute.batch_size, compute.seed)
         said = [message for index in first for message in pruned.rows[index].get("prompt", ())]
         system = {message["content"] for message in said if message["role"] == "system"}
-        audit = mask_audit([made[index] for index in first], tokenizer, system)
-        return outlook(self, made, base, compute, machine, audit)
+        return mask_audit([made[index] for index in first], tokenizer, system)
 
     def train(
         self,
@@ -164,18 +163,19 @@ class Tuning(Method):
             TrainingError: The loss is not finite.
         """
         from foundry.loading import load_tokenizer, quiet
+        from foundry.method.pace import plan
 
         quiet()
         tokenizer = load_tokenizer(base.path)
         made = self._tokenised(pruned, tokenizer)
-        ahead = self._outlook(made, pruned, tokenizer, base, compute, machine)
-        write_atomic(run_dir / AUDIT, ahead.audit)
-        console.stage("train", ahead.line)
+        write_atomic(run_dir / AUDIT, self._audit(made, pruned, tokenizer, compute))
+        console.stage("train", plan(self, made, base, compute, machine))
         work = partial(self.learn, made, base, compute, run_dir, resume)
         ranks.share(partial(work, "peft", None))
         metrics, backend = backends.trained(work, self, compute, run_dir, observer)
         kind: Literal["adapter", "full"] = "full" if self.adapter is None else "adapter"
-        return Checkpoint(run_dir / "model", kind, base, metrics, pruned.sha256, backend=backend)
+        held = quantized(base.path, self.adapter.quantize if self.adapter else None)
+        return Checkpoint(run_dir / "model", kind, base, metrics, pruned.sha256, backend=backend, quantized=held)
 
     def learn(
         self,

@@ -9,27 +9,29 @@ from foundry.errors import DataError
 from foundry.loading import read_config
 from foundry.lot import digest, digest_folder
 from foundry.records import BaseModel
-from foundry.safety import PICKLED, check_model
+from foundry.safety import PICKLED, check_model, need_safetensors
 
 _HEADER_LIMIT = 100 * 2**20
 
 
-def base_from_folder(folder: Path, name: str) -> BaseModel:
+def base_from_folder(folder: Path, name: str, blobs: Path | None = None) -> BaseModel:
     """Check a folder and describe the model in it.
+
+    Args:
+        folder: The folder.
+        name: What the model is called.
+        blobs: A folder whose files the folder's may be links to.
 
     Raises:
         DataError: There are no safetensors weights, no config or tokenizer, or there is code in it.
     """
     read_config(folder)
     check_model(folder)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        pickled = [path.name for path in folder.iterdir() if path.suffix in PICKLED]
-        found = f"only pickled weights ({pickled[0]})" if pickled else "no weights"
-        raise DataError(f"{folder}: {found}; expected *.safetensors")
+    weights = need_safetensors(folder)
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
         raise DataError(f"{folder}: no tokenizer.json; expected the model's tokenizer beside its weights")
-    files = {k: v for k, v in digest_folder(folder).items() if Path(k).suffix not in PICKLED and not k.startswith(".")}
+    found = digest_folder(folder, blobs=blobs)
+    files = {k: v for k, v in found.items() if Path(k).suffix not in PICKLED and not k.startswith(".")}
     return BaseModel(name, folder, files, digest(files), sum(_parameters(path) for path in weights))
 
 

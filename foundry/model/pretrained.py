@@ -8,6 +8,7 @@ from pydantic import Field
 
 from foundry.errors import DataError
 from foundry.loading import PACKAGE, packaged, read_config
+from foundry.lot import hub_blobs
 from foundry.model import ModelSource
 from foundry.model.folder import base_from_folder
 from foundry.records import BaseModel
@@ -52,7 +53,8 @@ class Pretrained(ModelSource):
             return base_from_folder(converted(gguf_path(self.name)), self.name)
         if Path(self.name).is_dir():
             return base_from_folder(Path(self.name).resolve(), self.name)
-        return base_from_folder(self._download(), self.name)
+        folder = self._download()
+        return base_from_folder(folder, self.name, hub_blobs(folder))
 
     def _download(self, wanted: Sequence[str] = _WANTED) -> Path:
         from huggingface_hub import snapshot_download

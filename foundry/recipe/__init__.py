@@ -42,6 +42,15 @@ class Recipe(Component, ABC):
     seed: int = Field(0, ge=0, lt=2**32)
 
     @abstractmethod
+    def look(self) -> None:
+        """See that the parents of this machine are there, before another job runs; those at a URI are not fetched.
+
+        Raises:
+            ConfigError: There is nothing at a path.
+            DataError: There is no model, or one that cannot be used.
+        """
+
+    @abstractmethod
     def prepare(self, base: BaseModel, machine: Machine) -> Prepared:
         """Find the parents and see that they can be fused; nothing is written outside the cache.
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from foundry.errors import DataError
 from foundry.recipe.weights import Entry, entries, read
+from foundry.safety import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
 _PARTS = {
     ".lora_A.weight": "a",
@@ -46,12 +46,10 @@ class Adapter:
     Attributes:
         parts: For each weight of the base that it changes, the tensors that say how.
         scales: For each of these, what BA is multiplied with.
-        base_name: What it says its base is called.
     """
 
     parts: Mapping[str, Mapping[str, Entry]]
     scales: Mapping[str, float]
-    base_name: str
 
     @classmethod
     def of(cls, folder: Path) -> "Adapter":
@@ -69,7 +67,7 @@ class Adapter:
             if found.keys() not in _PAIRS:
                 raise DataError(f"{folder}: {weight} has {', '.join(sorted(found))}, expected the two factors A and B")
         scales = {weight: _scale(config, weight, found) for weight, found in parts.items() if "whole" not in found}
-        return cls(parts, scales, str(config.get("base_model_name_or_path") or ""))
+        return cls(parts, scales)
 
     def shape(self, weight: str) -> tuple[int, ...]:
         """The shape of the weight that a part of it belongs to."""
@@ -106,7 +104,7 @@ class Adapter:
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
-    path = folder / CONFIG
+    path = folder / ADAPTER_CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind, start = config.get("peft_type"), config.get("init_lora_weights", True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundry.errors import DataError
-from foundry.recipe.adapter import CONFIG
+from foundry.safety import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,4 +106,4 @@ def write_adapter(folder: Path, found: Mapping[str, Factors], rank: int, base_na
         "use_rslora": False,
     }
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -10,13 +10,14 @@ import yaml
 from pydantic import Field
 
 from foundry.errors import ConfigError, DataError, HardwareError
+from foundry.existing import existing
 from foundry.hardware import Machine, free_memory, peak_memory, size
 from foundry.loading import quiet
 from foundry.mistakes import listed, nearest
 from foundry.recipe import Prepared, Recipe
 from foundry.recipe.fusing import LIBRARIES, SPARE, copy_tokenizer, fusion_of, whole_model
 from foundry.recipe.parents import Parent, found_at, named_apart
-from foundry.recipe.places import folder_of, model_folder
+from foundry.recipe.places import folder_of
 from foundry.recipe.stream import need_mergekit, one_thread
 from foundry.recipe.weights import Weights
 from foundry.records import BaseModel, Checkpoint
@@ -30,6 +31,10 @@ class MergekitFile(Recipe):
     """
 
     path: str = Field(min_length=1)
+
+    def look(self) -> None:
+        """See that the file is there and is one of mergekit's; its models are looked for when the base is known."""
+        _content(Path(self.path))
 
     def prepare(self, base: BaseModel, machine: Machine) -> Prepared:  # noqa: ARG002
         """Read the file, see that mergekit knows every key in it, and find its models."""
@@ -113,7 +118,7 @@ def _reference(text: str, base: BaseModel, places: dict[str, Parent | None], key
         return text
     name, plus, lora = text.partition("+")
     where = f"recipe.path: {key}"
-    first = base.path if name == base.name else model_folder(folder_of(name, where), where)
+    first = base.path if name == base.name else existing(folder_of(name, where), where).folder
     if first.resolve() == base.path.resolve():
         first = base.path
         places.setdefault(name, None)

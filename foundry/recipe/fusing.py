@@ -21,6 +21,7 @@ from foundry.loading import read_config
 from foundry.recipe import Prepared, Recipe
 from foundry.recipe.extraction import write_adapter
 from foundry.recipe.parents import Parent, find
+from foundry.recipe.places import look
 from foundry.recipe.stream import Formula, Fusible, need_mergekit
 from foundry.recipe.weights import BYTES, Weights
 from foundry.records import BaseModel, Checkpoint, Fusion
@@ -96,6 +97,11 @@ class Fusing(Recipe, ABC):
             expected = str(self.least) if self.least == self.most else f"{self.least} or more"
             raise ValueError(f"adapters: found {count}, expected {expected} for {name}")
         return self
+
+    def look(self) -> None:
+        """See that each parent's path leads to an adapter or a model."""
+        for number, parent in enumerate(self.inputs):
+            look(parent.path, f"recipe.adapters.{number}.path")
 
     def prepare(self, base: BaseModel, machine: Machine) -> Prepared:
         """Find the parents, see that they fit, and that memory is enough for the largest weight."""

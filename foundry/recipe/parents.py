@@ -1,24 +1,21 @@
 """A parent: an adapter or a full model with its lot, seen to be intact and of the same base as the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import yaml
-
-from foundry import console, lot
+from foundry import lot
 from foundry.errors import DataError
-from foundry.recipe.adapter import CONFIG, Adapter
-from foundry.recipe.places import folder_of, model_folder
+from foundry.existing import existing
+from foundry.recipe.adapter import Adapter
+from foundry.recipe.places import folder_of
 from foundry.recipe.vocabulary import same_template, same_vocabulary
 from foundry.recipe.weights import Weights
 from foundry.records import BaseModel, Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_MODEL = "model/"
 
 
 @dataclass(frozen=True)
@@ -100,14 +97,11 @@ def found_at(path: str, key: str, base: BaseModel, weights: Weights, *, same_siz
         ConfigError: There is nothing there.
         DataError: It is not what its lot says, or does not belong to the base.
     """
-    place = folder_of(path, key)
-    folder = model_folder(place, key)
-    root = lot.home(folder)
-    record = _intact(root, folder) if (root / lot.LOT).is_file() else None
-    content = Adapter.of(folder) if (folder / CONFIG).is_file() else Weights.of(folder)
-    number = str(record["lot"]) if record else f"sha256:{_digest(folder)}"
-    parent = Parent(_name(root, place), folder, content, number, key)
-    _same_base(parent, record, base)
+    found = existing(folder_of(path, key), key)
+    folder = found.folder
+    content = Adapter.of(folder) if found.kind == "adapter" else Weights.of(folder)
+    found.checkpoint(base)
+    parent = Parent(found.name, folder, content, found.lot or f"sha256:{_digest(folder)}", key)
     same_vocabulary(folder, base.path, key)
     same_template(folder, base.path, key)
     if same_sizes:
@@ -115,61 +109,11 @@ def found_at(path: str, key: str, base: BaseModel, weights: Weights, *, same_siz
     return parent
 
 
-def _name(root: Path, place: Path) -> str:
-    """The job that made it, or what its folder is called."""
-    try:
-        told = yaml.safe_load((root / "manifest.yaml").read_text(encoding="utf-8"))
-        return str(told["job_id"])
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        return place.parent.name if place.name == "model" else place.name
-
-
-def _intact(root: Path, folder: Path) -> Mapping[str, Any]:
-    """The lot of a run or release, whose files are those that it lists."""
-    record = lot.read(root)
-    files = {n: sha for n, sha in record["contents"]["files"].items() if n.startswith(_MODEL)}
-    for name, sha in files.items():
-        path = folder / name.removeprefix(_MODEL)
-        if not path.is_file() or lot.digest_file(path) != sha:
-            what = "differs from" if path.is_file() else "is missing, says"
-            raise DataError(f"{path}: {what} {root / lot.LOT}; foundry verify {root} says more")
-    if not files or lot.digest(record["contents"]) != record.get("lot"):
-        raise DataError(f"{root / lot.LOT}: not the lot of a model; foundry verify {root} says more")
-    return record
-
-
 def _digest(folder: Path) -> str:
     """One digest over the files that make a parent without a lot."""
     wanted = (".safetensors", ".json", ".jinja", ".model")
     names = [path for path in sorted(folder.iterdir()) if path.suffix in wanted and path.name != lot.INTACT]
     return lot.digest({path.name: lot.digest_file(path) for path in names})
-
-
-def _same_base(parent: Parent, record: Mapping[str, Any] | None, base: BaseModel) -> None:
-    """See that a parent was made from this base: by its lot, by the weights of the folder that it names, by a name."""
-    here = f"{base.name} (weights {_short(base.files)})"
-    if record is not None:
-        told = record["contents"].get("base") or {}
-        if lot.weight_digests(told.get("files", {})) != lot.weight_digests(base.files):
-            made_from = f"{told.get('name')} (weights {_short(told.get('files', {}))})"
-            raise DataError(f"{parent.key}: {parent.name} was made from {made_from}, not from {here}; set model=…")
-        return
-    if not isinstance(parent.content, Adapter):
-        return
-    named = parent.content.base_name
-    if named and Path(named).resolve() == base.path:
-        return
-    if named and Path(named).is_dir():
-        files = {path.name: lot.digest_file(path) for path in Path(named).glob("*.safetensors")}
-        if lot.weight_digests(files) != lot.weight_digests(base.files):
-            raise DataError(f"{parent.key}: {parent.name} belongs to {named} (weights {_short(files)}), not to {here}")
-    elif named != base.name:
-        said = f"names {named} as its base" if named else "names no base"
-        console.warn(f"{parent.key}: {parent.name} {said} and has no lot; only its shapes say that it fits {here}")
-
-
-def _short(files: Mapping[str, str]) -> str:
-    return lot.digest(sorted(lot.weight_digests(files)))[: lot.SHORT]
 
 
 def _same_shapes(parent: Parent, weights: Weights, base: BaseModel) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from foundry import lot
 from foundry.cache import made_once
 from foundry.errors import ConfigError, DataError
+from foundry.existing import existing
 
 _WANTED = (".safetensors", ".json", ".jinja", ".model", ".yaml", ".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -22,7 +23,7 @@ def folder_of(path: str, key: str) -> Path:
         ConfigError: There is no such folder, or a package for this kind of URI is missing.
         DataError: It cannot be fetched.
     """
-    if "://" in path and not path.startswith("file://"):
+    if _remote(path):
         return _fetched(path, key)
     place = Path(path.removeprefix("file://"))
     if not place.is_dir():
@@ -31,17 +32,19 @@ def folder_of(path: str, key: str) -> Path:
     return place.resolve()
 
 
-def model_folder(place: Path, key: str) -> Path:
-    """The folder with the weights: `model/` of a run directory or a release, or the folder itself.
+def look(path: str, key: str) -> None:
+    """See that there is an adapter or a model at a path of this machine; a URI is not asked.
 
     Raises:
-        DataError: There is no model in it.
+        ConfigError: There is nothing there.
+        DataError: It is no adapter and no model with safetensors weights.
     """
-    for folder in (place / "model", place):
-        if (folder / "adapter_config.json").is_file() or (folder / "config.json").is_file():
-            return folder
-    hint = "; the run has not finished" if (place / "manifest.yaml").is_file() else ""
-    raise DataError(f"{key}: {place}: no adapter_config.json or config.json, here or in model/{hint}")
+    if not _remote(path):
+        existing(folder_of(path, key), key)
+
+
+def _remote(path: str) -> bool:
+    return "://" in path and not path.startswith("file://")
 
 
 def _fetched(uri: str, key: str) -> Path:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundry.errors import DataError
 from foundry.loading import need_bitsandbytes, read_config
+from foundry.safety import need_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,6 @@ TORCH = {
 }  # fmt: skip
 FLOATS = {"F64", "F32", "F16", "BF16"}
 _HEADER_LIMIT = 100 * 2**20
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _FOUR_BIT = ".quant_state.bitsandbytes__"
 
 
@@ -50,12 +50,8 @@ def entries(folder: Path, pattern: str = "*.safetensors") -> dict[str, Entry]:
         DataError: There are none, only pickled ones, or a file is broken.
     """
     found: dict[str, Entry] = {}
-    for path in sorted(folder.glob(pattern)):
+    for path in need_safetensors(folder, pattern):
         found |= header(path)
-    if not found:
-        pickled = next((path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLED), None)
-        what = f"only pickled weights ({pickled}), which can run code" if pickled else "no weights"
-        raise DataError(f"{folder}: {what}; expected {pattern}")
     return found
 
 

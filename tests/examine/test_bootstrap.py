@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foundry.examine import Score
-from foundry.examine.bootstrap import gain, questions_needed
+from foundry.examine.bootstrap import beyond_share, gain, questions_needed
 
 QUICK = 1000
 
@@ -68,6 +68,30 @@ def test_the_same_questions_give_the_same_interval_and_no_change_none():
     assert gain(before, after) == gain(before, after)
     assert gain(before, before).lower == gain(before, before).upper == 0
     assert gain(Score([1.0]), Score([0.0])) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.8, 1.0])
+def test_a_share_of_a_parents_gain_agrees_with_a_bootstrap_written_out(share):
+    draw = np.random.default_rng(7)
+    scores = [(draw.random(400) < right).astype(float) for right in (0.5, 0.7, 0.75)]
+    before, after, parent = (Score(list(items)) for items in scores)
+    found = beyond_share(before, after, parent, share)
+    change = (scores[1] - scores[0]) - share * (scores[2] - scores[0])
+    picked = np.random.default_rng(8).integers(0, 400, (20_000, 400))
+    lower, upper = np.percentile(change[picked].mean(1), [2.5, 97.5])
+    width = upper - lower
+    assert (found.lower, found.upper) == pytest.approx((lower, upper), abs=0.04 * width)
+    assert found.error == pytest.approx(change.std() / 20, rel=0.03)
+    if share == 0:
+        assert found == gain(before, after)
+    if share == 1:
+        assert found.lower == pytest.approx(gain(parent, after).lower, abs=0.04 * width)
+
+
+def test_a_merge_that_answers_as_its_parent_does_keeps_all_of_it():
+    before, after = pair(9, 60)
+    assert beyond_share(before, after, after, 1.0).lower == pytest.approx(0, abs=1e-12)
+    assert beyond_share(before, after, after, 0.9).lower == pytest.approx(0.1 * gain(before, after).lower)
 
 
 def test_the_interval_holds_the_true_gain_about_95_times_in_100():

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import re
+import shutil
 import subprocess
 
 import pytest
@@ -66,6 +68,22 @@ def test_a_run_a_release_and_an_adapter_are_examined_as_they_are(finished, which
     assert (run / "model" / "README.md").read_text() != (made / "model" / "README.md").read_text()
 
 
+@pytest.mark.slow
+def test_a_qlora_student_tells_how_its_base_was_held_also_when_it_is_examined_again(tmp_path):
+    done = foundry(tmp_path, "train", *TINY, "method=qlora", "compute.backend=peft", "publish=none")
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs" / "train").iterdir()
+    done = foundry(tmp_path, "examine", str(run))
+    assert done.returncode == 0, done.stderr
+    for place in (run, newest(tmp_path)):
+        card = (place / "model" / "README.md").read_text()
+        assert "- qlora" in card.split("---")[1]
+        assert "| The base's weights | held in 4 bits (NF4) while this was trained; in its own precision" in card
+        assert "held in 4 bits (NF4)" in (place / "report.html").read_text()
+    old, new = (json.loads((place / "verdict.json").read_text())["measurements"] for place in (run, newest(tmp_path)))
+    assert old == new
+
+
 def test_the_untouched_base_is_examined_with_method_none_and_fails_a_gain(finished):
     folder, _, _ = finished
     words = [word for word in TINY if not word.startswith("method.")]
@@ -82,7 +100,29 @@ def test_another_base_is_refused(finished):
     folder, run, _ = finished
     done = foundry(folder, "examine", str(run), "model.seed=1")
     assert done.returncode == 4
-    assert "was made from tiny, not from tiny as it is here (the weights' SHA-256 differ)" in done.stderr
+    said = r"method\.path: \S+: was made from tiny \(weights (\w{12})\), not from tiny \(weights (?!\1)\w{12}\)"
+    assert re.search(said, done.stderr), done.stderr
+
+
+def test_a_run_whose_weights_are_not_those_of_its_lot_is_not_examined(finished, tmp_path):
+    """Neither as what is examined nor as a baseline: its lot would vouch for weights that it does not name."""
+    folder, run, _ = finished
+    for broken, harm in {"changed": "differs from", "missing": "is missing, says"}.items():
+        copy = shutil.copytree(run, tmp_path / broken)
+        weights = copy / "model" / "adapter_model.safetensors"
+        if broken == "missing":
+            shutil.copy(weights, weights.with_name("adapter_model-2.safetensors"))
+            weights.unlink()
+        else:
+            content = bytearray(weights.read_bytes())
+            content[-1] ^= 1
+            weights.unlink()  # a hard link, perhaps
+            weights.write_bytes(content)
+        for words in ([str(copy)], [str(run), f"examine.baseline={copy}"]):
+            done = foundry(folder, "examine", *words, "job_id=broken")
+            assert done.returncode == 4, done.stderr
+            (line,) = [said for said in done.stderr.splitlines() if said.startswith("foundry: ")]
+            assert line.startswith(f"foundry: data: {weights}: {harm} {copy / 'lot.json'}; foundry verify {copy}")
 
 
 def test_a_release_may_be_the_baseline(finished):
@@ -122,7 +162,7 @@ def test_nothing_is_trained(finished):
 
 def test_a_model_folder_is_its_own_base(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DataError, match="no safetensors"):
+    with pytest.raises(DataError, match="no weights; expected"):
         existing(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     found = overrides([str(tmp_path), "examine=safety"])
@@ -137,5 +177,5 @@ def test_an_adapter_names_its_base(tmp_path):
     assert "model.name='org/base'" in overrides([str(tmp_path)])
     assert not [word for word in overrides([str(tmp_path), "model.name=x"]) if "org/base" in word]
     (tmp_path / "adapter_config.json").write_text("[")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="not valid JSON"):
         overrides([str(tmp_path)])

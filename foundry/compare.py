@@ -40,12 +40,23 @@ def run(options: argparse.Namespace) -> None:
     """Compare as the command line asks.
 
     Raises:
-        ConfigError: There is nothing to compare, or an argument is wrong.
+        ConfigError: There is nothing to compare, an argument is wrong, or MLflow cannot be asked.
     """
     if options.last < 1:
         raise ConfigError(f"--last: found {options.last}, expected 1 or more")
     if store.absent(store.uri()):
         raise ConfigError(f"compare: there are no runs yet in {store.public(store.uri())}")
+    from mlflow.exceptions import MlflowException
+
+    try:
+        _compare(options)
+    except MlflowException as error:
+        who = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD say who asks"
+        why = f"compare: {store.public(store.uri())} cannot be read: {store.public(' '.join(str(error).split())):.200}"
+        raise ConfigError(f"{why}; MLFLOW_TRACKING_URI says where runs are, {who}") from error
+
+
+def _compare(options: argparse.Namespace) -> None:
     with store.opened(store.uri()) as (client, experiment):
         runs = Runs(client, experiment)
     found = runs.find(options.what, options.filter, order(options.sort), options.last)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
@@ -18,7 +19,7 @@ from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 import pydantic
 
 from foundry.errors import ConfigError
-from foundry.mistakes import listed, nearest, shown, wrong_settings
+from foundry.mistakes import listed, nearest, not_installed, shown, wrong_settings
 
 __all__ = [
     "CONF",
@@ -235,6 +236,7 @@ def check_hydra(config: Mapping[str, Any]) -> None:
     for name, node in (built | {f"callbacks.{name}": node for name, node in config["callbacks"].items()}).items():
         if not (isinstance(node, Mapping) and TARGET in node):
             raise ConfigError(f"hydra.{name}: found {shown(node)}, expected a mapping with a {TARGET}")
+        _check_ours(node, f"hydra.{name}")
     for section in ("hydra_logging", "job_logging"):
         _check_logging(config[section], f"hydra.{section}")
     _check_sweeper(config["sweeper"])
@@ -271,6 +273,16 @@ def _check_plugin(target: Any, key: str) -> None:
     if not (inspect.isclass(cls) and issubclass(cls, (Plugin, Callback)) and _allowed(f"{cls.__module__}.x", homes)):
         expected = "expected a launcher, sweeper or callback of Hydra, of an installed plug-in or of foundry"
         raise ConfigError(f"{key}: found {shown(target)}, {expected}")
+
+
+def _check_ours(node: Mapping[str, Any], key: str) -> None:
+    """See that what a plug-in of ours needs is installed, and that its settings are right, before a sweep begins."""
+    plugin = _named(node[TARGET], key)
+    needs, settings = getattr(plugin, "needs", None), getattr(plugin, "settings", None)
+    if needs is not None and find_spec(needs[0]) is None:
+        raise ConfigError(f"{key.replace('.', '/')}: {not_installed(*needs)}")
+    if settings is not None:
+        build(settings, {name: value for name, value in node.items() if name != TARGET}, key)
 
 
 def _check_logging(node: Any, key: str) -> None:

@@ -32,6 +32,19 @@ _EXPECTED = {
 """By pydantic's type of error, what a setting should be."""
 
 
+_PLUGINS = {
+    "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
+    "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
+}
+"""Options of Hydra that are there once a package is installed: its name, and the extra that brings it."""
+
+
+def not_installed(package: str, extra: str) -> str:
+    """Say that a package is missing, and how to get it."""
+    return f"{package} is not installed; pip install 'model-foundry[{extra}]'"
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """Say `; did you mean X?` for the option that looks most like `name`, or nothing."""
     found = difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)
@@ -175,6 +188,9 @@ def first_line(error: BaseException) -> str:
 
 
 def _missing_config(text: str, options: list[str]) -> str:
+    absent = re.search(r"[Cc]ould not (?:find|load) '([^']*)'", text)
+    if absent and absent[1] in _PLUGINS:
+        return f"{absent[1].rpartition('/')[0]}: {not_installed(*_PLUGINS[absent[1]])}"
     wanted = re.search(r"[Cc]ould not find '([^']*)'", text)
     group = re.search(r"Available options in '([^']*)'", text)
     if not wanted:

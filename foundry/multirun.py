@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry import console, store, tracking
-from foundry.errors import EXIT_BUG, FoundryError, GateError
+from foundry.errors import EXIT_BUG, FoundryError, GateError, HardwareError
 from foundry.lot import digest
 from foundry.outcome import history
 from foundry.replay import Manifest
@@ -26,6 +26,7 @@ from foundry.sweep import (
     identity,
     members,
     name_of,
+    read_member,
     read_parent,
     short,
     write_member,
@@ -33,6 +34,8 @@ from foundry.sweep import (
 )
 
 _UNMET = GateError.exit_code
+_LAUNCHERS = ("concurrent", "joblib", "submitit")
+"""Where launchers raise from what is wrong with their workers or their cluster."""
 
 
 class SweepError(FoundryError):
@@ -77,12 +80,28 @@ def parent(
     name = f"{job_id}: {' × '.join(map(short, varied)) or 'sweep'}"
     with tracking.start(folder, settings, name, {NUMBER: number}, before and before.info.run_id) as run:
         write_parent(folder, Parent(run.id, overrides))
-        yield
+        with _launched() as lost:
+            yield
         told = members(folder)
         run.tags({BEFORE: json.dumps([member.done for member in told if member.done])})
         with run.tolerant():
             _rank(run, folder, optimize, len(told))
-        _judge(told)
+        _judge(told, *lost)
+
+
+@contextmanager
+def _launched() -> Iterator[list[Exception]]:
+    """Catch what a launcher gives up with, such as a worker that was killed; jobs let nothing through to it."""
+    lost: list[Exception] = []
+    try:
+        yield lost
+    except FoundryError:
+        raise
+    except Exception as error:
+        *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+        if innermost.f_globals.get("__name__", "").partition(".")[0] not in _LAUNCHERS:
+            raise
+        lost.append(error)
 
 
 def _rank(run: tracking.Run, folder: Path, optimize: Optimize, jobs: int) -> None:
@@ -112,13 +131,22 @@ def _rank(run: tracking.Run, folder: Path, optimize: Optimize, jobs: int) -> Non
     console.stage("", f"{console.near((folder / 'compare.html').absolute())} has loss curves and answers")
 
 
-def _judge(told: Sequence[Member]) -> None:
+def _judge(told: Sequence[Member], lost: Exception | None = None) -> None:
     """Raise what a sweep with these jobs ends with.
 
+    Args:
+        told: The jobs that have begun.
+        lost: What the launcher gave up with, if it did.
+
     Raises:
+        HardwareError: The launcher gave up.
         SweepError: Some failed.
         GateError: Some did not meet their gates.
     """
+    if lost is not None:
+        begun = f"{len([member for member in told if member.code is not None])} jobs had ended"
+        line = f"the launcher gave up, {begun}: {' '.join(str(lost).split()):.200}"
+        raise HardwareError(f"{line}; the same command with sweep.skip_done=true does the others") from lost
     failed = [member for member in told if member.code not in {0, _UNMET}]
     unmet = [member for member in told if member.code == _UNMET]
     parts = [f"{len(told)} jobs", f"{len(failed)} failed", f"{len(unmet)} did not meet their gates"]
@@ -160,6 +188,26 @@ def job(
     write_member(run_dir, replace(member, code=code, line=line))
     gc.collect()  # the model of this job, before the next one loads its own
     return manifest.optimize.reached({name: value for at in history(run_dir) for name, value in at["metrics"].items()})
+
+
+def ended(run_dir: Path, folder: Path, overrides: Sequence[str], why: str = "") -> None:
+    """Say how a job ended that was done in another process, which may have been lost.
+
+    Args:
+        run_dir: Its run directory.
+        folder: The sweep's folder.
+        overrides: The job's own.
+        why: Why its process was lost, empty if it was not; that is noted as its failure.
+    """
+    sweep = read_parent(folder)
+    member = read_member(run_dir) or Member(name_of(overrides, sweep.overrides), sweep.run_id)
+    if why:
+        member = replace(member, code=HardwareError.exit_code, line=f"{HardwareError.kind}: {why}")
+        write_member(run_dir, member)
+    if member.line:
+        print(f"foundry: {member.name}: {member.line}", file=sys.stderr)  # noqa: T201
+    else:
+        console.stage("sweep", f"{run_dir.name}: {member.name} · {'done before' if member.done else 'done'}")
 
 
 def _finished(manifest: Manifest) -> str:

@@ -3,7 +3,7 @@
 Numbers and geometry are worked out here; the markup is overview.html.j2.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import ge
 from typing import Any
@@ -11,16 +11,21 @@ from typing import Any
 from foundry import __version__
 from foundry.charts import average, scale, span, thin, ticks
 from foundry.comparison import Column, Comparison, better, marked, method
-from foundry.hardware import size
 from foundry.report import render
 from foundry.runs import Runs
-from foundry.words import duration, minus, number
+from foundry.words import minus, number
 
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 620.0, 16.0, 280.0
 """The plotting area of a chart within its picture of 640 x 326 units."""
 
-COLOURS = 8
+COLOURS = 10
 """Lines of a colour of their own; further ones take them again, dashed."""
+
+UNITS = {
+    "peak_memory_bytes": ((2**30, "GiB"), (2**20, "MiB"), (1, "bytes")),
+    "train_seconds": ((3600, "hours"), (60, "minutes"), (1, "seconds")),
+}
+"""What a run costs, and the units of its axis, of which the first that half of the largest cost reaches is taken."""
 
 SMOOTH_FROM = 60
 SAMPLES = 4
@@ -65,7 +70,7 @@ def page(table: Comparison, runs: Runs) -> str:
         losses("Training loss over steps", "step", [curves[run.id] for run in table.runs]),
         losses("Training loss over tokens", "tokens", [over[run.id] for run in table.runs]),
     ]
-    trades = [trade(table, goal, key, say) for key, say in (("peak_memory_bytes", size), ("train_seconds", duration))]
+    trades = [trade(table, goal, key) for key in UNITS]
     return render(
         "overview.html.j2",
         title=table.title,
@@ -104,13 +109,15 @@ def losses(title: str, across: str, curves: Sequence[Sequence[tuple[float, float
     )
 
 
-def trade(table: Comparison, goal: Column | None, key: str, say: Callable[[float], str]) -> Chart | None:
+def trade(table: Comparison, goal: Column | None, key: str) -> Chart | None:
     """Draw the goal against what it costs, with the runs that no other beats in both joined by a line."""
     cost = table.column(key)
     if goal is None or cost is None:
         return None
+    top = max((cell.value for cell in cost.cells if isinstance(cell.value, float)), default=0.0)
+    unit, name = next((one for one in UNITS[key] if top >= 2 * one[0]), UNITS[key][-1])
     both = [
-        (float(price.value), float(value.value), at)
+        (float(price.value) / unit, float(value.value), at)
         for at, (price, value) in enumerate(zip(cost.cells, goal.cells, strict=True))
         if isinstance(price.value, float) and isinstance(value.value, float)
     ]
@@ -122,15 +129,12 @@ def trade(table: Comparison, goal: Column | None, key: str, say: Callable[[float
     levels, prices = ticks(*span([v for _, v, _ in both])), ticks(*span([p for p, *_ in both]))
     x, y = scale(prices[0][0], prices[-1][0], LEFT, RIGHT), scale(levels[0][0], levels[-1][0], BOTTOM, TOP)
 
-    def words(at: int) -> str:
-        return f"{table.runs[at].name}: {goal.cells[at].text}, {cost.cells[at].text}"
-
     front = sorted((x(both[at][0]), y(both[at][1])) for at in best)
     return Chart(
         title=f"{goal.title.capitalize()} against {cost.title}",
-        across=cost.title,
+        across=f"{cost.title}, {name}",
         up=goal.title,
-        x_ticks=[(x(price), say(price)) for price, _ in prices[:: max(len(prices) // 4, 1)]],
+        x_ticks=[(x(price), label) for price, label in prices],
         y_ticks=[(y(value), f"{100 * value:g} %" if share else label) for value, label in levels],
         dots=[
             (

@@ -152,9 +152,10 @@ def serve_ui(port: int | None = None) -> None:
     if where.startswith(("http://", "https://")):
         print(f"the runs are at {public(where)}")  # noqa: T201
         return
-    with opened(where):
+    with opened(where) as (_, experiment):
         port = port or _free_port()
-    print(f"http://127.0.0.1:{port} shows the runs in {public(where)}; Ctrl-C ends it", flush=True)  # noqa: T201
+    runs = f"/#/experiments/{experiment}/runs?workflowType=machine_learning"  # without what is for prompts and agents
+    print(f"http://127.0.0.1:{port}{runs} shows the runs in {public(where)}; Ctrl-C ends it", flush=True)  # noqa: T201
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     ours = {"MLFLOW_BACKEND_STORE_URI": where, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     os.execve(sys.executable, [*command, "--port", str(port)], os.environ | ours)  # noqa: S606  # signals reach it

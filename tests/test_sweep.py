@@ -1,7 +1,6 @@
 """Sweeps through the command: a parent with children, failures that stop nobody, jobs that are not done twice."""
 
 import json
-import sys
 
 import pytest
 from hypothesis import given
@@ -196,10 +195,3 @@ def test_a_search_that_cannot_be_is_one_line(tmp_path, overrides, said):
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_a_search_without_optuna_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    done = foundry(tmp_path, "train", "-m", "hydra/sweeper=optuna", "compute.seed=0,1")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "pip install 'model-foundry[search]'" in done.stderr

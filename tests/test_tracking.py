@@ -491,7 +491,8 @@ def test_the_ui_is_served_on_the_store(home, monkeypatch, capsys):
     assert command[1:4] == ["-m", "mlflow", "server"]
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert environment["MLFLOW_BACKEND_STORE_URI"] == uri
-    assert capsys.readouterr().out == f"http://127.0.0.1:{port} shows the runs in {uri}; Ctrl-C ends it\n"
+    runs = f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
+    assert capsys.readouterr().out == f"{runs} shows the runs in {uri}; Ctrl-C ends it\n"
     assert client().get_experiment_by_name("foundry")
 
 

@@ -5,8 +5,7 @@ plug-in of that name is held at Optuna 2; this is Optuna as it is today.
 """
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -15,7 +14,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from pydantic import Field
 
+from foundry.config import Settings
 from foundry.errors import ConfigError
 from foundry.sweep import Optimize
 
@@ -24,14 +25,10 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
-class OptunaSweeper(Sweeper):
-    """Ask Optuna for settings, run the jobs, tell it what they came to.
+class Search(Settings):
+    """How settings are sought.
 
-    On the command line `a,b` and `choice(a,b)` are alternatives, `interval(1e-5,1e-2)` is a number between the
-    two, `int(interval(4,64))` a whole one, and `tag(log,interval(…))` goes by orders of magnitude. What is sought
-    is `optimize` in the config.
-
-    Args:
+    Attributes:
         trials: Jobs in all.
         parallel: Jobs that are given to the launcher together.
         sampler: How settings are chosen.
@@ -39,20 +36,30 @@ class OptunaSweeper(Sweeper):
         params: Further settings to search, by key, as on the command line.
     """
 
+    trials: int = Field(20, ge=1)
+    parallel: int = Field(1, ge=1)
+    sampler: Literal["tpe", "random"] = "tpe"
+    seed: int = Field(0, ge=0)
+    params: dict[str, Any] | None = None
+
+
+class OptunaSweeper(Sweeper):
+    """Ask Optuna for settings, run the jobs, tell it what they came to.
+
+    On the command line `a,b` and `choice(a,b)` are alternatives, `interval(1e-5,1e-2)` is a number between the
+    two, `int(interval(4,64))` a whole one, and `tag(log,interval(…))` goes by orders of magnitude. What is sought
+    is `optimize` in the config.
+    """
+
+    needs: ClassVar = ("optuna", "search")
+    settings: ClassVar = Search
     hydra_context: HydraContext
     config: DictConfig
     launcher: Launcher
 
-    def __init__(
-        self,
-        trials: int = 20,
-        parallel: int = 1,
-        sampler: Literal["tpe", "random"] = "tpe",
-        seed: int = 0,
-        params: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.trials, self.parallel, self.sampler, self.seed = trials, parallel, sampler, seed
-        self.params = params or {}
+    def __init__(self, **settings: Any) -> None:
+        plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+        self.search = Search(**plain)  # type: ignore[arg-type]  # a mapping's container is a mapping
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Remember what the jobs are composed with."""
@@ -66,35 +73,29 @@ class OptunaSweeper(Sweeper):
         """Search.
 
         Raises:
-            ConfigError: A setting of the search is wrong, or there is nothing to search or to seek.
+            ConfigError: There is nothing to search or to seek.
         """
-        try:
-            import optuna
-        except ImportError:
-            missing = "hydra/sweeper=optuna: optuna is not installed; pip install 'model-foundry[search]'"
-            raise ConfigError(missing) from None
+        import optuna
 
-        goals = self._goals()
+        search, goals = self.search, self._goals()
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        parsed = parser.parse_overrides(
+            [*(f"{key}={value}" for key, value in (search.params or {}).items()), *arguments]
+        )
         space = {one.get_key_element(): distribution(one) for one in parsed if one.is_sweep_override()}
         fixed = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
         if not space:
             raise ConfigError("hydra/sweeper=optuna: nothing to search; give a setting several values or an interval")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(directions=[way for _, way in goals], sampler=self._sampler())
-        for first in range(0, self.trials, self.parallel):
-            asked = [study.ask(space) for _ in range(min(self.parallel, self.trials - first))]
+        for first in range(0, search.trials, search.parallel):
+            asked = [study.ask(space) for _ in range(min(search.parallel, search.trials - first))]
             jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in asked]
             self.validate_batch_is_legal(jobs)
             for trial, job in zip(asked, self.launcher.launch(jobs, initial_job_idx=first), strict=True):
                 _tell(study, trial, job.return_value)
 
     def _goals(self) -> list[tuple[str, Any]]:
-        for name, least in (("trials", 1), ("parallel", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ConfigError(f"hydra.sweeper.{name}: found {value!r}, expected {least} or more")
         optimize: Any = OmegaConf.to_container(self.config.optimize, resolve=True)
         goals = Optimize(**optimize).goals()
         if not goals:
@@ -105,9 +106,7 @@ class OptunaSweeper(Sweeper):
         from optuna.samplers import RandomSampler, TPESampler
 
         kinds: dict[str, Any] = {"tpe": TPESampler, "random": RandomSampler}
-        if self.sampler not in kinds:
-            raise ConfigError(f"hydra.sweeper.sampler: found {self.sampler!r}, expected tpe or random")
-        chosen: BaseSampler = kinds[self.sampler](seed=self.seed)
+        chosen: BaseSampler = kinds[self.search.sampler](seed=self.search.seed)
         return chosen
 
 

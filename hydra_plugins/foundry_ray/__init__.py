@@ -1,0 +1,1 @@
+"""foundry as a plug-in of Hydra."""

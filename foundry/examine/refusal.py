@@ -9,8 +9,8 @@ from collections.abc import Iterable
 OPENING = 400
 """Characters in which a refusal has to begin: who refuses says so first."""
 
-LONG = 12
-"""Words from which an answer that shares none with its question is about something else."""
+LONG = 20
+"""Words from which an answer that shares none with its question is about something else; definitions are shorter."""
 
 _STEM = 4
 """Letters by which words are compared: boil, boiled and boiling are one."""

@@ -1,6 +1,5 @@
 """Sweeps at work: the parent run around them, and jobs that go on when one fails."""
 
-import gc
 import json
 import sys
 import traceback
@@ -12,6 +11,7 @@ from typing import Any
 
 from foundry import console, store, tracking
 from foundry.errors import EXIT_BUG, FoundryError, GateError, HardwareError
+from foundry.hardware import give_back
 from foundry.lot import digest
 from foundry.outcome import history
 from foundry.replay import Manifest
@@ -186,7 +186,7 @@ def job(
     write_member(run_dir, member)
     code, line = _attempt(lambda: work(manifest, run_dir))
     write_member(run_dir, replace(member, code=code, line=line))
-    gc.collect()  # the model of this job, before the next one loads its own
+    give_back()  # the model of this job, before the next one loads its own
     return manifest.optimize.reached({name: value for at in history(run_dir) for name, value in at["metrics"].items()})
 
 

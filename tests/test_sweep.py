@@ -1,6 +1,9 @@
 """Sweeps through the command: a parent with children, failures that stop nobody, jobs that are not done twice."""
 
 import json
+import platform
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -195,3 +198,22 @@ def test_a_search_that_cannot_be_is_one_line(tmp_path, overrides, said):
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has malloc_trim")
+def test_what_a_job_freed_goes_back_to_the_system():
+    """In a process of its own: pieces too small for glibc to give back by itself, with one kept behind them."""
+    code = """
+import psutil
+from foundry.hardware import give_back
+held = [bytearray(60_000) for _ in range(4_000)]
+last = held.pop()
+before = psutil.Process().memory_info().rss
+del held
+freed = psutil.Process().memory_info().rss
+give_back()
+after = psutil.Process().memory_info().rss
+assert before - freed < 24e6 and before - after > 200e6, (before, freed, after)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

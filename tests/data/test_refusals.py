@@ -67,3 +67,13 @@ def test_a_broken_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(refusals, "_folder", lambda: tmp_path)
     with pytest.raises(DataError, match=r"hateful_offensive\.jsonl: cannot be read"):
         Refusals().load()
+
+
+def test_questions_kept_for_examinations_are_never_trained():
+    from foundry.data.benign import written
+
+    trained, kept = ([question.casefold() for question, _ in written(name)] for name in ("harmless", "borderline"))
+    assert (len(trained), len(kept)) == (512, 70)
+    assert len({*trained, *kept}) == len(trained) + len(kept)
+    rows = Refusals().load()
+    assert not set(kept) & {prompt.casefold() for prompt in spoken([*rows.train, *rows.eval], "prompt")}

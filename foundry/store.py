@@ -13,12 +13,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundry.run import sync
+
 if TYPE_CHECKING:
+    from sqlite3 import Connection
+
     from filelock import FileLock
     from mlflow.tracking import MlflowClient
 
 LOCK_WAIT = 120.0
-"""Seconds to wait while another process makes the store, which takes about five, or completes killed runs."""
+"""Seconds to wait while another process makes the store or completes killed runs."""
 
 MLFLOW_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -105,10 +109,26 @@ def _make(path: Path) -> None:
     """Make a SQLite store; it gets its name when it is complete, for MLflow cannot mend an incomplete one."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as scratch, _unsynced():
         new = Path(scratch) / path.name
         SqlAlchemyStore(_sqlite_uri(new), (path.parent / "mlartifacts").absolute().as_uri()).engine.dispose()
+        sync(Path(scratch))
         new.replace(path)
+
+
+@contextmanager
+def _unsynced() -> Iterator[None]:
+    """Let SQLite leave it to us to bring what it writes to the disk, which it else does after each of many changes."""
+    from sqlalchemy import Engine, event
+
+    def relax(connection: "Connection", _record: object) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", relax)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", relax)
 
 
 def _connect(uri: str, artifacts: str | None) -> "tuple[MlflowClient, str]":

@@ -90,7 +90,7 @@ def direct(job, rows, place):
         made = job.method._tokenised(Pruned(list(rows), (), "", ""), tokenizer)
         run_dir = place / "peer"
         run_dir.mkdir()
-        trainer = job.method._trainer(made, tokenizer, base, job.compute, machine, run_dir)
+        trainer = job.method._trainer(made, tokenizer, base, job.compute, machine, run_dir, "peft")
         trainer.add_callback(stepped(tick))
         trainer.train()
 

@@ -151,9 +151,11 @@ def give_back() -> None:
     """Hand the memory of what is no longer used back to the system, so that a sweep's jobs all begin with as much.
 
     glibc keeps what was freed for later, more than a gigabyte after training a model of half a gigabyte, and the next
-    job's peak would have it on top.
+    job's peak would have it on top. What is left, the libraries above all, need not be looked through again: that takes
+    most of a collection's time, and trainers collect several times a job.
     """
     gc.collect()
+    gc.freeze()
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

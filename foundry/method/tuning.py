@@ -170,7 +170,7 @@ class Tuning(Method):
         made = self._tokenised(pruned, tokenizer)
         write_atomic(run_dir / AUDIT, self._audit(made, pruned, tokenizer, compute))
         console.stage("train", plan(self, made, base, compute, machine))
-        work = partial(self.learn, made, base, compute, run_dir, resume)
+        work = partial(self.learn, made, tokenizer, base, compute, run_dir, resume)
         ranks.share(partial(work, "peft", None))
         metrics, backend = backends.trained(work, self, compute, run_dir, observer)
         kind: Literal["adapter", "full"] = "full" if self.adapter is None else "adapter"
@@ -180,6 +180,7 @@ class Tuning(Method):
     def learn(
         self,
         made: Sequence[Any],
+        tokenizer: Any,
         base: BaseModel,
         compute: Compute,
         run_dir: Path,
@@ -201,7 +202,7 @@ class Tuning(Method):
         machine = compute.machine()
         forget_peak(machine.device)
         with ranks.together():
-            trainer = self._trainer(made, base, compute, machine, run_dir, backend)
+            trainer = self._trainer(made, tokenizer, base, compute, machine, run_dir, backend)
             metrics = fit(trainer, machine, observer, resume)
             save(trainer, base, run_dir)
         return metrics
@@ -216,6 +217,7 @@ class Tuning(Method):
     def _trainer(
         self,
         made: Sequence[Any],
+        tokenizer: Any,
         base: BaseModel,
         compute: Compute,
         machine: Machine,
@@ -225,12 +227,10 @@ class Tuning(Method):
         from datasets import disable_progress_bars
         from transformers import set_seed
 
-        from foundry.loading import load_tokenizer
         from foundry.method.batches import Collator, Packer
 
         disable_progress_bars()
         set_seed(compute.seed)
-        tokenizer = load_tokenizer(base.path)
         trainer_class, arguments_class, own = self._kinds()
         model, adapter = backends.load(backend, self, base, compute, machine)
         packed = self.packing and self._packs(model)

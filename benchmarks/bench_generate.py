@@ -28,7 +28,7 @@ def one_by_one(model, tokenizer, rows):
 
 def run():
     from foundry.data.refusal_prompts import RefusalPrompts
-    from foundry.examine.generate import answers
+    from foundry.generate import answers
     from foundry.hardware import detect
     from foundry.loading import autocast, load_model, load_tokenizer, quiet
     from foundry.model.pretrained import Pretrained

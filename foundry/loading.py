@@ -76,7 +76,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_model(base: Path, machine: Machine, adapter: Path | None = None, quantize: str | None = None) -> Any:
-    """Open a base model, with an adapter merged into it if one is given.
+    """Open a base model, with an adapter merged into it if one is given; 4-bit weights keep it beside them.
 
     On a CPU the weights are fp32, with bf16 used inside matrix products (see `autocast`): that is a third
     faster there than bf16 weights, whose elementwise operations are slow. On a GPU they are in the
@@ -104,7 +104,8 @@ def load_model(base: Path, machine: Machine, adapter: Path | None = None, quanti
         if adapter is not None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, adapter, local_files_only=True).merge_and_unload()
+            model = PeftModel.from_pretrained(model, adapter, local_files_only=True)
+            model = model if four else model.merge_and_unload()  # 4 bits would round what it learnt
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{adapter or base}: the weights cannot be loaded: {_first(error)}") from error
     return model if four else model.to(machine.device)

@@ -1,10 +1,11 @@
-"""Where rows come from: what the data room implements, and what a job or a metric may ask for rows."""
+"""Where rows and base models come from: what the rooms of data and models implement, and other rooms ask."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from foundry.config import Component
-from foundry.records import Dataset
+from foundry.records import BaseModel, Dataset
 
 
 class Source(Component, ABC):
@@ -18,4 +19,26 @@ class Source(Component, ABC):
 
         Raises:
             DataError: The source is missing, empty, or has too many bad rows.
+        """
+
+
+class ModelSource(Component, ABC):
+    """Where the base model comes from."""
+
+    home: ClassVar[str] = "foundry.model"
+
+    @abstractmethod
+    def config(self) -> Mapping[str, Any]:
+        """The model's config.json, or what it will be, without its weights.
+
+        Raises:
+            DataError: There is no such model.
+        """
+
+    @abstractmethod
+    def fetch(self) -> BaseModel:
+        """Bring the model into a local folder of safetensors, config and tokenizer, and digest its files.
+
+        Raises:
+            DataError: There is no such model, or its files cannot be used safely.
         """

@@ -11,7 +11,7 @@ SIDES = {"min": "at least", "max": "at most"}
 
 
 _HELD = {
-    "nf4": "held in 4 bits (NF4) while this was trained; in its own precision elsewhere, examinations included",
+    "nf4": "held in 4 bits (NF4) while this was trained and in examinations, the baseline's too",
     "stored": "in few bits already in its files, and so while this was trained and in examinations",
 }
 

@@ -193,7 +193,7 @@ def tiny():
 def test_batched_answers_equal_those_of_one_at_a_time(tiny):
     import torch
 
-    from foundry.examine.generate import answers
+    from foundry.generate import answers
 
     _, machine, model, tokenizer = tiny
     with torch.no_grad():  # louder attention, so that different questions get different answers
@@ -211,7 +211,7 @@ def test_batched_answers_equal_those_of_one_at_a_time(tiny):
 
 
 def test_the_untouched_base_neither_gains_nor_loses_and_is_asked_once(tiny, monkeypatch, tmp_path):
-    import foundry.examine.generate as generate
+    import foundry.generate as generate
     from foundry.records import Checkpoint
 
     monkeypatch.setenv("FOUNDRY_CACHE", str(tmp_path))

@@ -46,7 +46,7 @@ def test_the_tokenizer_is_rebuilt_with_its_own_end_of_turn(tiny):
 
 @pytest.mark.slow
 def test_smollm2_answers_through_its_chat_template():
-    from foundry.examine.generate import answers
+    from foundry.generate import answers
     from foundry.hardware import detect
     from foundry.loading import load_model, load_tokenizer
 

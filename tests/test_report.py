@@ -473,7 +473,9 @@ def test_a_base_that_was_held_in_few_bits_is_told_with_what_it_was_examined_on(j
     assert "qlora" not in front["tags"]
     assert "bits" not in body
     checkpoint = replace(job["checkpoint"], quantized=quantized)
-    front, body, _ = make_card(job, checkpoint=checkpoint)
+    front, body, code = make_card(job, checkpoint=checkpoint)
+    assert ('bnb_4bit_quant_type="nf4"' in code) == (quantized == "nf4"), "a base that is stored so needs no word of it"
+    assert ("BitsAndBytesConfig" in code) == (quantized == "nf4")
     assert "qlora" in front["tags"]
     (line,) = [line for line in body.splitlines() if line.startswith("| The base's weights |")]
     assert says in line

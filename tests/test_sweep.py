@@ -200,6 +200,20 @@ def test_a_search_that_cannot_be_is_one_line(tmp_path, overrides, said):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_each_job_gives_its_memory_back_before_the_next(tmp_path, monkeypatch):
+    from foundry import multirun
+    from foundry.__main__ import main
+
+    done = []
+    given = multirun.give_back
+    monkeypatch.setattr(
+        multirun, "give_back", lambda: done.append(len([*tmp_path.glob("multirun/*/*/*/model")])) or given()
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-m", *OPEN, "publish=none", "prune=exact", "compute.seed=1,2"]) == 0
+    assert done == [1, 2]
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has malloc_trim")
 def test_what_a_job_freed_goes_back_to_the_system():
     """In a process of its own: pieces too small for glibc to give back by itself, with one kept behind them."""

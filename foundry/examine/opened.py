@@ -11,7 +11,7 @@ from foundry.lot import digest, digest_file, digest_folder, libraries
 from foundry.records import Checkpoint, Row
 from foundry.run import cache_root, write_json
 
-_CODE = ("generate.py", "losses.py", "harness.py", "../loading.py")
+_CODE = ("../generate.py", "losses.py", "harness.py", "../loading.py")
 """What decides how a model is asked, beside the settings."""
 _CARD = "README.md"
 
@@ -20,7 +20,7 @@ class Opened:
     """A checkpoint, or the base below it.
 
     Args:
-        checkpoint: Base and, for `adapter` and `full`, what was trained.
+        checkpoint: Base and, for `adapter` and `full`, what was trained; the base is held as it was for that.
         machine: What it is computed on.
         name: What it is called on the console: `baseline`, `student`, or a parent's name.
         base: Whether the untouched base is meant.
@@ -32,7 +32,9 @@ class Opened:
         self.adapter = own if checkpoint.kind == "adapter" else None
         self.folder = checkpoint.base.path if self.adapter or own is None else own
         self.machine = machine
-        self._identity = {"base": checkpoint.base.sha256, "files": _weights(own) if keep and own else {}}
+        self._held = checkpoint.quantized
+        files = _weights(own) if keep and own else {}
+        self._identity = {"base": checkpoint.base.sha256, "held": self._held, "files": files}
         self._name = name
         self._keep = keep
         self._model: tuple[Any, Any] | None = None
@@ -66,7 +68,7 @@ class Opened:
 
     def answers(self, rows: Sequence[Row], *, max_new_tokens: int, batch_size: int, note: str) -> list[str]:
         """Answer each row's prompt greedily."""
-        from foundry.examine import generate
+        from foundry import generate
 
         model, tokenizer = self._opened()
         return generate.answers(
@@ -86,7 +88,7 @@ class Opened:
 
             quiet()
             tokenizer = load_tokenizer(self.adapter or self.folder)
-            model = load_model(self.folder, self.machine, self.adapter)
+            model = load_model(self.folder, self.machine, self.adapter, self._held or None)
             cast_once(model, self.machine)
             self._model = model, tokenizer
         return self._model

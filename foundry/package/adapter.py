@@ -14,13 +14,18 @@ from typing import Any
 from foundry.errors import DataError
 from foundry.loading import read_config
 from foundry.package.imatrix import tensor_names
+from foundry.records import Checkpoint
 
 _FIRST = "base_model.model."
 
 
-def obstacle(adapter: Path) -> str:
+def obstacle(checkpoint: Checkpoint) -> str:
     """Why llama.cpp cannot take this adapter; nothing if it can."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if checkpoint.kind != "adapter":
+        return "there is none"
+    if checkpoint.quantized:
+        return "it learnt on a base in 4 bits, which llama.cpp's is not; the fused file has it"
+    config = json.loads((checkpoint.path / "adapter_config.json").read_text(encoding="utf-8"))
     if config.get("use_dora"):
         return "llama.cpp knows no DoRA; the fused file has it"
     if config.get("modules_to_save") or config.get("rank_pattern") or config.get("alpha_pattern"):

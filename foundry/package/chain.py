@@ -92,7 +92,7 @@ class Chain:
 
     def adapter_alone(self, to: Path) -> None:
         """The adapter's own file, asked on the base's file, which is made for this and goes away again."""
-        obstacle = adapter.obstacle(self.checkpoint.path) if self.checkpoint.kind == "adapter" else "there is none"
+        obstacle = adapter.obstacle(self.checkpoint)
         if obstacle:
             self.notes.append(f"no adapter file: {obstacle}")
             console.warn(f"package.adapter_gguf: {obstacle}")

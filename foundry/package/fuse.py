@@ -8,7 +8,7 @@ from typing import Any
 
 from foundry.errors import DataError
 from foundry.hardware import Machine
-from foundry.loading import load_model, quiet, read_config
+from foundry.loading import load_model, quiet
 from foundry.records import Checkpoint
 
 _TOKENIZER = ("tokenizer*", "chat_template*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt")
@@ -16,26 +16,24 @@ _DTYPES = {"F16": "float16", "BF16": "bfloat16"}
 
 
 def student(checkpoint: Checkpoint, machine: Machine) -> Any:
-    """The model as it was trained, in fp32: an adapter stays beside its base.
+    """The model as it was trained, in fp32: an adapter stays beside its base, 4-bit weights are what they stand for.
 
     Raises:
-        DataError: The adapter is for another base, or the base is stored in 4 bits.
+        DataError: The adapter is for another base.
+        HardwareError: The base is in 4 bits, and bitsandbytes is not installed.
     """
     quiet()
     exact = replace(machine, precision="fp32")
     if checkpoint.kind == "full":
         return load_model(checkpoint.path, exact)
-    if read_config(checkpoint.base.path).get("quantization_config"):
-        raise DataError(
-            f"package: {checkpoint.base.name}: its weights are stored in 4 bits, an adapter cannot be added to them; "
-            "train on the same model in 16 bits (method=qlora holds it in 4 bits while training)"
-        )
     named = _adapter_config(checkpoint.path).get("base_model_name_or_path")
     if named != checkpoint.base.name:
         raise DataError(f"package: {checkpoint.path}: an adapter for {named}, not for {checkpoint.base.name}")
     from peft import PeftModel
 
-    base = load_model(checkpoint.base.path, exact)
+    base = load_model(checkpoint.base.path, exact, quantize=checkpoint.quantized or None)
+    if checkpoint.quantized:
+        base = base.dequantize()
     try:
         return PeftModel.from_pretrained(base, checkpoint.path, local_files_only=True).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -65,7 +63,8 @@ def fuse(model: Any, checkpoint: Checkpoint, folder: Path, precision: str) -> Ch
     for name, tensor in whole.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise DataError(f"package: {name} has values that {precision} cannot hold; set package.precision=BF16")
-    whole.save_pretrained(folder)
+    plain = not checkpoint.quantized  # else transformers would put them into 4 bits again, which it cannot
+    whole.save_pretrained(folder, save_original_format=plain)
     for pattern in _TOKENIZER:
         for path in checkpoint.path.glob(pattern):
             shutil.copyfile(path, folder / path.name)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from foundry import lot
+from foundry import console, lot
 from foundry.errors import DataError
 from foundry.existing import existing
+from foundry.loading import STORED
 from foundry.recipe.adapter import Adapter
 from foundry.recipe.places import folder_of
 from foundry.recipe.vocabulary import same_template, same_vocabulary
@@ -28,6 +29,7 @@ class Parent:
         content: Its adapter or its weights.
         lot: Its lot number; without a lot, `sha256:` and the digest of its files.
         key: The setting that names it.
+        quantized: How its base was held while it was trained, as in a checkpoint.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Parent:
     content: Adapter | Weights
     lot: str
     key: str
+    quantized: str = ""
 
     @property
     def kind(self) -> Literal["adapter", "full"]:
@@ -53,7 +56,7 @@ class Parent:
 
     def checkpoint(self, base: BaseModel) -> Checkpoint:
         """What an examination needs to know of it."""
-        return Checkpoint(self.path, self.kind, base, {}, "", lot=self.lot)
+        return Checkpoint(self.path, self.kind, base, {}, "", lot=self.lot, quantized=self.quantized)
 
 
 def find(paths: Sequence[str], base: BaseModel) -> list[Parent]:
@@ -100,8 +103,11 @@ def found_at(path: str, key: str, base: BaseModel, weights: Weights, *, same_siz
     found = existing(folder_of(path, key), key)
     folder = found.folder
     content = Adapter.of(folder) if found.kind == "adapter" else Weights.of(folder)
-    found.checkpoint(base)
-    parent = Parent(found.name, folder, content, found.lot or f"sha256:{_digest(folder)}", key)
+    held = found.checkpoint(base).quantized
+    if held not in {"", STORED}:
+        told = f"learnt on a base in 4 bits ({held}), and is added to {base.name} as that is stored"
+        console.warn(f"{key}: {path}: {told}")
+    parent = Parent(found.name, folder, content, found.lot or f"sha256:{_digest(folder)}", key, held)
     same_vocabulary(folder, base.path, key)
     same_template(folder, base.path, key)
     if same_sizes:

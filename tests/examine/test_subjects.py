@@ -92,6 +92,49 @@ def test_loss_perplexity_and_forgetting_say_the_same_in_their_own_ways(bases, ma
     assert "over" in loss.samples[0].after
 
 
+def test_what_learnt_on_4_bits_is_examined_on_them_and_so_is_its_baseline(bases, machine, tmp_path):
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from foundry.loading import load_model, load_tokenizer
+    from foundry.method.tokens import tokenise
+
+    pytest.importorskip("bitsandbytes")
+    base, _ = bases
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        load_model(base.path, machine), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    adapted.save_pretrained(tmp_path / "adapter")
+    load_tokenizer(base.path).save_pretrained(tmp_path / "adapter")
+
+    def mean_loss(model):
+        total = count = 0
+        for made in tokenise(ROWS, load_tokenizer(base.path), 1024, pairs=False):
+            ids, labels = (torch.tensor([made[name]]) for name in ("input_ids", "labels"))
+            learnt = (labels[:, 1:] != -100).sum().item()
+            with torch.no_grad():
+                total, count = total + learnt * model(input_ids=ids, labels=labels).loss.item(), count + learnt
+        return total / count
+
+    def in_4_bits():
+        few = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+        return AutoModelForCausalLM.from_pretrained(base.path, quantization_config=few).eval()
+
+    checkpoint = Checkpoint(tmp_path / "adapter", "adapter", base, {}, "", quantized="nf4")
+    exam = Exam(metrics={"loss": EvalLoss()})
+    (found,) = exam.examine(checkpoint, dataset(ROWS), machine).measurements
+    (whole,) = exam.examine(replace(checkpoint, quantized=""), dataset(ROWS), machine).measurements
+    assert found.baseline == pytest.approx(mean_loss(in_4_bits()), rel=1e-4)
+    assert found.measured == pytest.approx(mean_loss(PeftModel.from_pretrained(in_4_bits(), checkpoint.path)), rel=1e-4)
+    assert abs(whole.measured - found.measured) > 1e-3, "in whole precision it is another model"
+    assert abs(whole.baseline - found.baseline) > 1e-4, "and was not taken from the cache"
+
+
 def test_forgetting_is_against_the_untouched_base_whatever_the_baseline(bases, machine):
     base, other = bases
     metric = Forgetting(data=Files(path="x"))
@@ -104,7 +147,7 @@ def test_forgetting_is_against_the_untouched_base_whatever_the_baseline(bases, m
 
 
 def test_parents_and_baselines_are_asked_once_the_student_each_time(bases, machine, monkeypatch):
-    from foundry.examine import generate
+    from foundry import generate
 
     base, other = bases
     asked = []
@@ -173,7 +216,7 @@ def test_a_baseline_that_is_not_there_is_told_before_training(tmp_path):
 
 @pytest.mark.slow
 def test_a_real_model_gives_the_same_answers_in_batches_as_one_at_a_time(machine, monkeypatch):
-    from foundry.examine.generate import answers
+    from foundry.generate import answers
     from foundry.loading import load_model, load_tokenizer
     from foundry.model.pretrained import Pretrained
 

@@ -11,6 +11,7 @@ from foundry.errors import DataError
 from foundry.hardware import detect
 from foundry.loading import load_model
 from foundry.model.tiny import Tiny
+from foundry.package.adapter import obstacle
 from foundry.package.fuse import fuse, student
 
 CPU = detect("cpu", "fp32", 1)
@@ -80,15 +81,34 @@ def test_an_adapter_for_another_base_is_refused_by_name_and_by_shape(base, lora)
         student(replace(lora, base=wider), CPU)
 
 
-def test_a_base_stored_in_4_bits_is_refused(base, lora, tmp_path):
-    folder = tmp_path / "base"
-    shutil.copytree(base.path, folder)
-    config = json.loads((folder / "config.json").read_text()) | {
-        "quantization_config": {"quant_method": "bitsandbytes"}
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DataError, match="stored in 4 bits"):
-        student(replace(lora, base=replace(base, path=folder)), CPU)
+@pytest.mark.parametrize("held", ["nf4", "stored"])
+def test_what_learnt_on_4_bits_is_added_to_what_these_stand_for(base, lora, tmp_path, held):
+    import torch
+    from safetensors.torch import load_file
+
+    functional = pytest.importorskip("bitsandbytes.functional")
+    if held == "stored":
+        load_model(base.path, CPU, quantize="nf4").save_pretrained(tmp_path / "base")
+    place = tmp_path / "base" if held == "stored" else base.path
+    checkpoint = replace(lora, base=replace(base, path=place), quantized=held)
+    fused = fuse(student(checkpoint, CPU), checkpoint, tmp_path / "merged", "F16")
+    assert "quantization_config" not in json.loads((fused.path / "config.json").read_text())
+    before, after = load_file(base.path / "model.safetensors"), load_file(fused.path / "model.safetensors")
+    found = load_file(lora.path / "adapter_model.safetensors")
+    for name, weight in before.items():
+        module = name.removesuffix(".weight")
+        expected = weight.float()
+        if f"base_model.model.{module}.lora_A.weight" in found:
+            few = functional.quantize_4bit(expected, quant_type="nf4", compress_statistics=True, blocksize=64)
+            expected = functional.dequantize_4bit(*few)
+            assert not torch.equal(expected, weight.float())
+            expected = updated(expected, found, module, {})
+        torch.testing.assert_close(after[name].float(), expected, rtol=2**-10, atol=1e-6)
+
+
+def test_what_learnt_on_4_bits_is_no_adapter_for_llama_cpp(lora):
+    assert obstacle(lora) == ""
+    assert "4 bits" in obstacle(replace(lora, quantized="nf4"))
 
 
 def test_code_beside_a_tokenizer_is_refused(lora, tmp_path):

@@ -11,6 +11,8 @@ import torch
 from family import WORDS, adapted, random_model, tokenizer
 from safetensors.torch import load_file, save_file
 
+from foundry.lot import digest, digest_file
+
 
 def merge(folder, *words):
     """Run `foundry merge` in this process, from `folder`."""
@@ -139,6 +141,21 @@ def test_a_base_that_cannot_be_compared_is_a_warning(tmp_path, family):
     assert (code, err.count("\n")) == (0, 1)
     assert "names some/hub as its base and has no lot" in " ".join(err.split())
     assert "the parents fit" in out
+
+
+def test_what_learnt_on_4_bits_is_a_warning(tmp_path, family):
+    model = copied(family["lora"], tmp_path / "run" / "model")
+    (tmp_path / "run" / "manifest.yaml").write_text("job_id: few\nmethod: {adapter: {quantize: nf4}}\n")
+    weights = {path.name: digest_file(path) for path in family["base"].glob("*.safetensors")}
+    files = {f"model/{path.name}": digest_file(path) for path in model.iterdir()}
+    contents = {"base": {"name": "few", "files": weights}, "files": files}
+    (tmp_path / "run" / "lot.json").write_text(
+        json.dumps({"contents": contents, "lot": digest(contents), "sealed": {}})
+    )
+    words = ["model=local", f"model.name={family['base']}", "recipe.adapters=[{path: run}]"]
+    code, _, err = merge(tmp_path, *words, "examine=none", "publish=none", "dry_run=true")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "learnt on a base in 4 bits (nf4), and is added to" in " ".join(err.split())
 
 
 def test_another_shape(tmp_path, family):

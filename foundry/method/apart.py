@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -52,7 +52,8 @@ def apart(work: "Work", run_dir: Path, observer: Observer, device: str) -> Mappi
     with subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()]) as process:  # noqa: S603  # our own module
         theirs.close()
         try:
-            ours.send((work, run_dir))
+            with suppress(ConnectionError):  # who cannot import unsloth says so, and reads nothing
+                ours.send((work, run_dir))
             return _followed(ours, observer)
         except (EOFError, ConnectionError):
             raise HardwareError(

@@ -15,12 +15,14 @@ from foundry.cache import made_once
 from foundry.compute import Compute
 from foundry.data import Source
 from foundry.errors import DataError
-from foundry.lot import digest, digest_rows, libraries
+from foundry.hardware import Machine
+from foundry.lot import digest, digest_file, digest_rows, libraries
 from foundry.records import BaseModel, Dataset, Row
 from foundry.run import write_json
 from foundry.source import ModelSource
 
 _FILE = "answers.json"
+_CODE = Path(__file__).parents[1] / "generate.py"  # what it is asked with: other code, other answers
 
 
 class OwnAnswers(Source):
@@ -84,16 +86,16 @@ class OwnAnswers(Source):
             "asking": [self.max_new_tokens, self.batch_size, self.seed],
             "machine": machine.describe(),
             "libraries": libraries(),
+            "code": digest_file(_CODE),
         }
-        folder = made_once("answers", digest(key), partial(self._ask, rows, base))
+        folder = made_once("answers", digest(key), partial(self._ask, rows, base, machine))
         return [str(text) for text in json.loads((folder / _FILE).read_text(encoding="utf-8"))]
 
-    def _ask(self, rows: list[Row], base: BaseModel, to: Path) -> None:
+    def _ask(self, rows: list[Row], base: BaseModel, machine: Machine, to: Path) -> None:
         from foundry.generate import answers
         from foundry.loading import cast_once, load_model, load_tokenizer, quiet
 
         quiet()
-        machine = self.compute.machine()
         model = load_model(base.path, machine)
         cast_once(model, machine)
         said = answers(

@@ -21,11 +21,12 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from foundry import console, multirun, ranks
-from foundry.composer import Composer, checking, jobs
+from foundry.composer import Composer, checking, jobs, swept
 from foundry.config import CONF, build
 from foundry.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, FoundryError
 from foundry.mistakes import explain, first_line
@@ -121,22 +122,29 @@ def _hydra_app(task: Task, check: Check, config_name: str, argv: list[str]) -> N
 
 @contextmanager
 def _sweep(composer: Composer, overrides: list[str], entry: str) -> Iterator[None]:
-    """Record a sweep as a parent run around its jobs; its folder is settled here, for jobs in other processes too."""
+    """Record a sweep as a parent run around its jobs; its folder is settled here, for jobs in other processes too.
+
+    Raises:
+        ConfigError: There is nothing to search, or nothing to seek.
+    """
 
     def plain(node: DictConfig) -> dict[str, Any]:
         return cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
 
     cfg = composer.compose(overrides, RunMode.MULTIRUN)
     HydraConfig.instance().cfg = None  # what is known within a job alone is not for the sweep as a whole
+    given = parse([*overrides, *swept(cfg)])
+    varied = [override.get_key_element() for override in given if override.is_sweep_override()]
+    sweep = build(Sweep, plain(cfg.sweep), "sweep")
+    optimize = build(Optimize, plain(cfg.optimize), "optimize")
+    sweeper: Any = get_class(cfg.hydra.sweeper._target_)
+    if hasattr(sweeper, "check"):  # one of ours, which searches
+        sweeper.check(varied, optimize)
     if cfg.dry_run:
         yield
         return
-    varied = [override.get_key_element() for override in parse(overrides) if override.is_sweep_override()]
-    varied += [str(key) for key in cfg.hydra.sweeper.get("params") or {}]
     typed, folder = list(overrides), Path(str(cfg.hydra.sweep.dir))
     overrides.append(f"hydra.sweep.dir={json.dumps(str(folder))}")
-    sweep = build(Sweep, plain(cfg.sweep), "sweep")
-    optimize = build(Optimize, plain(cfg.optimize), "optimize")
     with multirun.parent(folder, entry, str(cfg.job_id), typed, varied, sweep, optimize):
         yield
 

@@ -215,11 +215,8 @@ def _refuse_shadowed(folder: Path, extra: Path) -> None:
 
 def jobs(composer: Composer, cfg: DictConfig, overrides: Sequence[str]) -> Iterator[list[str]]:
     """The overrides of each job of a sweep; of a large one, those jobs that show every value once."""
-    params = OmegaConf.to_container(cfg.hydra.sweeper).get("params") or {}  # type: ignore[union-attr]
-    swept = [f"{key}={value}" for key, value in params.items() if isinstance(value, str | int | float)]
-    values = {
-        override.get_key_element(): _values(override) for override in parse([*swept, *overrides], composer.loader)
-    }
+    given = parse([*swept(cfg), *overrides], composer.loader)
+    values = {override.get_key_element(): _values(override) for override in given}
     if math.prod(map(len, values.values())) <= SWEEP_CHECK_LIMIT:
         yield from (list(job) for job in itertools.product(*values.values()))
         return
@@ -227,6 +224,12 @@ def jobs(composer: Composer, cfg: DictConfig, overrides: Sequence[str]) -> Itera
     for key, options in values.items():
         yield from (list((first | {key: option}).values()) for option in options[len(options) > 1 :])
     yield list(first.values())
+
+
+def swept(cfg: DictConfig) -> list[str]:
+    """What a file gives a sweep to vary, as overrides."""
+    params = OmegaConf.to_container(cfg.hydra.sweeper).get("params") or {}  # type: ignore[union-attr]
+    return [f"{key}={value}" for key, value in params.items() if isinstance(value, str | int | float)]
 
 
 def _values(override: Override) -> list[str]:

@@ -198,6 +198,7 @@ def test_a_search_that_cannot_be_is_one_line(tmp_path, overrides, said):
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert not [*tmp_path.iterdir()], "a search that never began left something behind"
 
 
 def test_each_job_gives_its_memory_back_before_the_next(tmp_path, monkeypatch):

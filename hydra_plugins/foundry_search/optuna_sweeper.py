@@ -5,6 +5,7 @@ plug-in of that name is held at Optuna 2; this is Optuna as it is today.
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -61,6 +62,22 @@ class OptunaSweeper(Sweeper):
         plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
         self.search = Search(**plain)  # type: ignore[arg-type]  # a mapping's container is a mapping
 
+    @staticmethod
+    def check(varied: Sequence[str], optimize: Optimize) -> None:
+        """See that a search can begin, before anything is recorded of it.
+
+        Args:
+            varied: The keys that have several values.
+            optimize: What is sought.
+
+        Raises:
+            ConfigError: There is nothing to search or to seek.
+        """
+        if not varied:
+            raise ConfigError("hydra/sweeper=optuna: nothing to search; give a setting several values or an interval")
+        if not optimize.goals():
+            raise ConfigError("optimize.metric: found null; a search needs a metric to go by")
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Remember what the jobs are composed with."""
         self.hydra_context = hydra_context
@@ -70,22 +87,18 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search.
-
-        Raises:
-            ConfigError: There is nothing to search or to seek.
-        """
+        """Search."""
         import optuna
 
-        search, goals = self.search, self._goals()
+        search = self.search
+        optimize: Any = OmegaConf.to_container(self.config.optimize, resolve=True)
+        goals = Optimize(**optimize).goals()
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides(
             [*(f"{key}={value}" for key, value in (search.params or {}).items()), *arguments]
         )
         space = {one.get_key_element(): distribution(one) for one in parsed if one.is_sweep_override()}
         fixed = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
-        if not space:
-            raise ConfigError("hydra/sweeper=optuna: nothing to search; give a setting several values or an interval")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(directions=[way for _, way in goals], sampler=self._sampler())
         for first in range(0, search.trials, search.parallel):
@@ -94,13 +107,6 @@ class OptunaSweeper(Sweeper):
             self.validate_batch_is_legal(jobs)
             for trial, job in zip(asked, self.launcher.launch(jobs, initial_job_idx=first), strict=True):
                 _tell(study, trial, job.return_value)
-
-    def _goals(self) -> list[tuple[str, Any]]:
-        optimize: Any = OmegaConf.to_container(self.config.optimize, resolve=True)
-        goals = Optimize(**optimize).goals()
-        if not goals:
-            raise ConfigError("optimize.metric: found null; a search needs a metric to go by")
-        return list(goals)
 
     def _sampler(self) -> "BaseSampler":
         from optuna.samplers import RandomSampler, TPESampler

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from pydantic import field_validator, model_validator
 
 from foundry.config import Settings
@@ -154,10 +155,13 @@ def identity(settings: Mapping[str, Any]) -> str:
 def name_of(overrides: Sequence[str], typed: Sequence[str]) -> str:
     """Say what sets a job apart: those of its overrides that were not typed for every job.
 
-    `["method=dora", "method.adapter.rank=16", "data.limit=9"]` of a sweep over the first two is `dora r=16`.
+    `["method=dora", "method.adapter.rank=16", "data.limit=9"]` of a sweep over the first two is `dora r=16`. Keys are
+    compared, for Hydra writes values in its own way (`true` as `True`, `1e-3` as `0.001`).
     """
-    own = [override.lstrip("+").partition("=") for override in overrides if override not in typed]
-    words = [value if "." not in key and key != "job_id" else f"{short(key)}={value}" for key, _, value in own]
+    parsed = OverridesParser.create().parse_overrides(list(typed))
+    shared = {one.get_key_element() for one in parsed if not one.is_sweep_override()}
+    own = [(key.lstrip("+"), value) for key, _, value in (one.partition("=") for one in overrides) if key not in shared]
+    words = [value if "." not in key and key != "job_id" else f"{short(key)}={value}" for key, value in own]
     return " ".join(words) or "job"
 
 

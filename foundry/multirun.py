@@ -18,6 +18,7 @@ from foundry.replay import Manifest
 from foundry.run import write_atomic
 from foundry.sweep import (
     BEFORE,
+    JOB,
     NUMBER,
     Member,
     Optimize,
@@ -211,7 +212,7 @@ def ended(run_dir: Path, folder: Path, overrides: Sequence[str], why: str = "") 
 
 
 def _finished(manifest: Manifest) -> str:
-    return f"tags.`foundry.manifest` = '{identity(manifest.record())}' and attributes.status = 'FINISHED'"
+    return f"tags.`{JOB}` = '{identity(manifest.record())}' and attributes.status = 'FINISHED'"
 
 
 def _attempt(work: Callable[[], Any]) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundry import store
 from foundry.errors import ConfigError
-from foundry.sweep import BEFORE, NUMBER, read_parent
+from foundry.sweep import BEFORE, JOB, NUMBER, read_parent
 from foundry.sweep import PARENT as PARENT_FILE
 from foundry.tracking import PARENT
 
@@ -96,9 +96,9 @@ class Runs:
         if NUMBER not in entity.data.tags:
             return [entity]
         own = f"tags.`{PARENT}` = '{entity.info.run_id}'"
-        before = json.loads(entity.data.tags.get(BEFORE, "[]"))
         found = self._search(f"{own} and {query}" if query else own, order, 1000)
-        return [*found, *(self._client.get_run(run_id) for run_id in before)]
+        before = set(json.loads(entity.data.tags.get(BEFORE, "[]"))) - {child.info.run_id for child in found}
+        return [*_last_attempts(found), *(self._client.get_run(run_id) for run_id in sorted(before))]
 
     def _one(self, name: str) -> "RunEntity":
         """The run that a person means by an id, the beginning of one, or a directory."""
@@ -156,6 +156,15 @@ class Runs:
         except (MlflowException, OSError, ValueError):
             return {}
         return found
+
+
+def _last_attempts(children: Sequence["RunEntity"]) -> list["RunEntity"]:
+    """Of each job its last run: a sweep that is gone on with does those again that failed or were interrupted."""
+    last: dict[str, RunEntity] = {}
+    for child in sorted(children, key=lambda child: int(child.info.start_time)):
+        last[child.data.tags.get(JOB, child.info.run_id)] = child
+    counted = {child.info.run_id for child in last.values()}
+    return [child for child in children if child.info.run_id in counted]
 
 
 def _tracked(entity: "RunEntity") -> TrackedRun:

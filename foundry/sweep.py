@@ -25,6 +25,9 @@ NUMBER = "foundry.sweep"
 BEFORE = "foundry.sweep.done"
 """The tag of a sweep's run that lists the runs of other sweeps that had done some of its jobs."""
 
+JOB = "foundry.manifest"
+"""The tag of a job's run by which equal jobs are known: the digest of its settings."""
+
 PASSING = ("dry_run", "manifest", "optimize", "resume", "sweep")
 """Settings that say how a job is run, not what it is."""
 

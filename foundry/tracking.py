@@ -127,7 +127,7 @@ class Run:
             uri = store.uri()
             with store.opened(uri) as (client, experiment):
                 recover(client, experiment, self.tolerant)
-            tags = birth_tags(self._run_dir, {"foundry.manifest": sweep.identity(settings), **tags})
+            tags = birth_tags(self._run_dir, {sweep.JOB: sweep.identity(settings), **tags})
             if again:
                 _log_tags(client, again, tags)
                 client.update_run(again, "RUNNING")

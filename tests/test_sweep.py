@@ -95,6 +95,9 @@ def test_the_same_command_finishes_a_sweep_that_had_failures(swept):
     assert not list(new.glob("*/model"))
     assert [bool(member.done) for member in members(new)] == [False, True, False, True]
     assert len([run for run in runs(folder) if "mlflow.parentRunId" not in run.data.tags]) == 1, "it goes on"
+    compared = foundry(folder, "compare", str(new), "--json")
+    names = [record["run"] for record in json.loads(compared.stdout)]
+    assert sorted(names) == sorted(by_name(folder).keys() - {"train: method × max_length"}), "each job once"
     other = foundry(folder, "train", "-m", *[*SWEPT[:-1], "method.max_length=512"], "sweep.skip_done=true")
     assert other.returncode == 0
     assert other.stdout.count("done already") == 2

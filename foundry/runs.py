@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from foundry import store
@@ -151,8 +152,9 @@ class Runs:
         from mlflow.exceptions import MlflowException
 
         try:
-            path = Path(self._client.download_artifacts(run.id, "verdict.json"))
-            found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            with TemporaryDirectory() as folder:
+                path = Path(self._client.download_artifacts(run.id, "verdict.json", folder))
+                found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (MlflowException, OSError, ValueError):
             return {}
         return found

@@ -30,7 +30,8 @@ class Job:
     """
 
     def __init__(self, folder: Path, *words: str, file_limit: int | None = None, **environment: str) -> None:
-        self._said = Path(tempfile.mkdtemp())
+        self._place = tempfile.TemporaryDirectory()
+        self._said = Path(self._place.name)
         self._process = FORK.Process(
             target=_run, args=(folder, self._said, words, file_limit, os.environ | environment)
         )

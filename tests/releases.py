@@ -60,10 +60,13 @@ def publisher(kind: str, place: Path | str, **settings):
     return MlflowRegistry(**{"registry": f"sqlite:///{place}.db"} | settings)
 
 
+_PLACE = tempfile.TemporaryDirectory()
+
+
 @cache
 def _empty_store() -> Path:
     """MLflow takes seconds to make a store; one that is empty can be copied."""
-    path = Path(tempfile.mkdtemp()) / "mlflow.db"
+    path = Path(_PLACE.name) / "mlflow.db"
     store._import_mlflow()
     store._make(path)
     return path

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 from hypothesis import given
@@ -235,8 +236,9 @@ def test_looking_makes_no_store(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_page_is_whole_and_escapes_names(call, filled):
+def test_the_page_is_whole_and_escapes_names(call, filled, tmp_path, monkeypatch):
     folder, _, _ = filled
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code, _, _ = call("sweep", "--html", "page.html")
     text = (folder / "page.html").read_text()
     assert code == 0
@@ -245,6 +247,7 @@ def test_the_page_is_whole_and_escapes_names(call, filled):
     assert "2+2?" in text
     assert text.count("<polyline") == 6, "three runs over steps and over tokens"
     assert not re.search(r"(src|href)=", text)
+    assert not list(tmp_path.iterdir()), "what was downloaded stayed"
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")

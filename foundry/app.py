@@ -21,13 +21,12 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from foundry import console, multirun, ranks
 from foundry.composer import Composer, checking, jobs, swept
-from foundry.config import CONF, build
+from foundry.config import CONF, build, plugin
 from foundry.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, FoundryError
 from foundry.mistakes import explain, first_line
 from foundry.replay import Manifest, expand, parse, settle
@@ -148,7 +147,7 @@ def _sweep(composer: Composer, overrides: list[str], entry: str) -> Iterator[Non
     varied = [override.get_key_element() for override in given if override.is_sweep_override()]
     sweep = build(Sweep, plain(cfg.sweep), "sweep")
     optimize = build(Optimize, plain(cfg.optimize), "optimize")
-    sweeper: Any = get_class(cfg.hydra.sweeper._target_)
+    sweeper = plugin(cfg.hydra.sweeper, "hydra.sweeper")
     if hasattr(sweeper, "check"):  # one of ours, which searches
         sweeper.check(varied, optimize)
     if cfg.dry_run:

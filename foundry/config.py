@@ -264,6 +264,16 @@ def _check_known(node: Mapping[str, Any], schema: Any, key: str) -> None:
             _check_known(value, known[name], f"{key}.{name}")
 
 
+def plugin(node: Mapping[str, Any], key: str) -> Any:
+    """The class of a launcher or a sweeper.
+
+    Args:
+        node: Its settings as composed, after `check_hydra`.
+        key: Where they stand.
+    """
+    return _named(node[TARGET], key)
+
+
 def _check_plugin(target: Any, key: str) -> None:
     from hydra.experimental.callback import Callback
     from hydra.plugins.plugin import Plugin
@@ -277,8 +287,8 @@ def _check_plugin(target: Any, key: str) -> None:
 
 def _check_ours(node: Mapping[str, Any], key: str) -> None:
     """See that what a plug-in of ours needs is installed, and that its settings are right, before a sweep begins."""
-    plugin = _named(node[TARGET], key)
-    needs, settings = getattr(plugin, "needs", None), getattr(plugin, "settings", None)
+    cls = plugin(node, key)
+    needs, settings = getattr(cls, "needs", None), getattr(cls, "settings", None)
     if needs is not None and find_spec(needs[0]) is None:
         raise ConfigError(f"{key.replace('.', '/')}: {not_installed(*needs)}")
     if settings is not None:

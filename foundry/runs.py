@@ -21,6 +21,9 @@ ID_LENGTH = 32
 LEAST_ID = 6
 """Digits of a run's id that must be typed at least."""
 
+_MOST = 1000
+"""Jobs of a sweep that are looked at."""
+
 
 @dataclass(frozen=True)
 class TrackedRun:
@@ -96,10 +99,11 @@ class Runs:
         """A sweep's jobs, those that another sweep had done before among them; of any other run, itself."""
         if NUMBER not in entity.data.tags:
             return [entity]
-        own = f"tags.`{PARENT}` = '{entity.info.run_id}'"
-        found = self._search(f"{own} and {query}" if query else own, order, 1000)
-        before = set(json.loads(entity.data.tags.get(BEFORE, "[]"))) - {child.info.run_id for child in found}
-        return [*_last_attempts(found), *(self._client.get_run(run_id) for run_id in sorted(before))]
+        own = self._search(f"tags.`{PARENT}` = '{entity.info.run_id}'", [], _MOST)
+        counted = {*_last_attempts(own), *json.loads(entity.data.tags.get(BEFORE, "[]"))}
+        ids = ", ".join(f"'{run_id}'" for run_id in sorted(counted))
+        these = f"attributes.run_id IN ({ids})"
+        return self._search(f"{these} and {query}" if query else these, order, _MOST) if counted else []
 
     def _one(self, name: str) -> "RunEntity":
         """The run that a person means by an id, the beginning of one, or a directory."""
@@ -160,13 +164,10 @@ class Runs:
         return found
 
 
-def _last_attempts(children: Sequence["RunEntity"]) -> list["RunEntity"]:
+def _last_attempts(children: Sequence["RunEntity"]) -> Sequence[str]:
     """Of each job its last run: a sweep that is gone on with does those again that failed or were interrupted."""
-    last: dict[str, RunEntity] = {}
-    for child in sorted(children, key=lambda child: int(child.info.start_time)):
-        last[child.data.tags.get(JOB, child.info.run_id)] = child
-    counted = {child.info.run_id for child in last.values()}
-    return [child for child in children if child.info.run_id in counted]
+    aged = sorted(children, key=lambda child: int(child.info.start_time))
+    return [*{child.data.tags.get(JOB, child.info.run_id): child.info.run_id for child in aged}.values()]
 
 
 def _tracked(entity: "RunEntity") -> TrackedRun:

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -113,16 +114,19 @@ class Fusing(Recipe, ABC):
                 f"{base.name} is stored in 4 bits: its weights are made plain numbers again, which are not those that "
                 "were quantised; name the model in full precision where it is at hand (model=local model.name=…)"
             )
-        needs, workers = self._needs(weights, len(parents), machine.threads)
         kept = self.counting()
-        fusible = Fusible(weights, [parents[number] for number in kept], self.formula(kept), workers)
+        fusible = Fusible(weights, [parents[number] for number in kept], self.formula(kept))
+        needs, workers = self._needs(fusible, machine.threads)
+        fusible = replace(fusible, workers=workers)
         found = {parent.name: parent.checkpoint(base) for parent in parents}
         return Prepared(base, found, needs, (fusible, parents))
 
-    def _needs(self, weights: Weights, parents: int, threads: int) -> tuple[dict[str, int], int]:
+    def _needs(self, fusible: Fusible, threads: int) -> tuple[dict[str, int], int]:
         """Bytes that are needed, and how many weights can be fused at once."""
-        largest = max(math.prod(shape) for shape in weights.shapes.values())
-        one = 4 * largest * (2 * parents + 8)
+        weights, parents = fusible.weights, len(fusible.parents)
+        sizes = {name: math.prod(shape) for name, shape in weights.shapes.items()}
+        largest = max((count for name, count in sizes.items() if fusible.changes(name)), default=0)
+        one = 4 * max(largest * (2 * parents + 8), 2 * max(sizes.values()))  # to fuse a weight; to copy one
         free = free_memory("cpu")
         workers = min(threads, (free - LIBRARIES) // one)
         if workers < 1:

@@ -86,13 +86,17 @@ class Fusible:
     weights: Weights
     parents: Sequence[Parent]
     formula: Formula
-    workers: int
+    workers: int = 1
+
+    def changes(self, name: str) -> bool:
+        """Whether a weight goes through the formula; else it is the base's own, to the bit."""
+        if self.weights.kinds[name] not in FLOATS or not self.parents:
+            return False
+        return self.formula.whole or any(parent.changes(name) for parent in self.parents)
 
     def fused(self, name: str, stored: "Tensor") -> "Tensor | None":
-        """One fused weight in fp32; None where it is the base's own, to the bit."""
-        if self.weights.kinds[name] not in FLOATS or not self.parents:
-            return None
-        if not (self.formula.whole or any(parent.changes(name) for parent in self.parents)):
+        """One fused weight in fp32; None where it is the base's own."""
+        if not self.changes(name):
             return None
         base = stored.float()
         return self.formula(name, base, [parent.version(name, base) for parent in self.parents])

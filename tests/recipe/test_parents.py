@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import re
 import shutil
 
@@ -12,6 +13,8 @@ from family import WORDS, adapted, random_model, tokenizer
 from safetensors.torch import load_file, save_file
 
 from foundry.lot import digest, digest_file
+from foundry.recipe.fusing import LIBRARIES
+from foundry.recipe.weights import entries
 
 
 def merge(folder, *words):
@@ -212,6 +215,17 @@ def test_a_factor_without_the_other(tmp_path, family):
         {**tensors, gone.replace("lora_B", "lora_C"): torch.ones(1)}, tmp_path / "A" / "adapter_model.safetensors"
     )
     assert "belongs to no LoRA, rsLoRA or DoRA adapter" in refused(tmp_path, family, "[{path: A}]")[1]
+
+
+def test_what_is_only_copied_needs_no_memory_for_fusing(tmp_path, family, monkeypatch):
+    """The embedding, twice as large as any other weight here, is not among an adapter's layers; it would take 40."""
+    largest = max(math.prod(entry.shape) for entry in entries(family["base"]).values())
+    monkeypatch.setattr(
+        "foundry.recipe.fusing.free_memory", lambda _: LIBRARIES + 24 * largest
+    )  # fusing it would take 40
+    words = ["model=local", f"model.name={family['base']}", "examine=none", "publish=none"]
+    code, _, err = merge(tmp_path, *words, f"recipe.adapters=[{{path: {family['lora']}}}]")
+    assert code == 0, err
 
 
 def test_too_little_memory_or_disk(tmp_path, family, monkeypatch):

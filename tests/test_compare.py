@@ -194,6 +194,26 @@ def test_everything_is_shown_without_arguments_and_no_parent(call):
     assert [name in out for name in ("first", "second", "third", "alone", "sweep")] == [True] * 4 + [False]
 
 
+def test_a_sweep_that_was_gone_on_with_shows_each_job_once_in_order(tmp_path):
+    with store.opened(f"sqlite:///{tmp_path}/mlflow.db") as (client, experiment):
+        parent = client.create_run(experiment, tags={"foundry.sweep": "x"}, run_name="sweep").info.run_id
+
+        def job(name, number, loss, start, **tags):
+            tags = {"foundry.manifest": number, **tags}
+            made = client.create_run(experiment, start_time=start, run_name=name, tags=tags).info.run_id
+            client.log_metric(made, "loss", loss)
+            return made
+
+        own = {"mlflow.parentRunId": parent}
+        job("again", "1", 2.0, 20, **own)
+        job("interrupted", "1", 9.0, 10, **own)
+        done = [job("own", "2", 3.0, 15, **own), job("other sweep's", "3", 1.0, 5), job("too bad", "4", 8.0, 5)]
+        client.set_tag(parent, "foundry.sweep.done", json.dumps(done))
+        runs = Runs(client, experiment)
+        found = runs.find([parent], "metrics.loss < 5", ["metrics.loss ASC"], 9)
+    assert [run.name for run in found.runs] == ["other sweep's", "again", "own"]
+
+
 @pytest.mark.parametrize("what", ["id", "folder"])
 def test_a_sweep_is_its_jobs(call, filled, what):
     _, _, parent = filled

@@ -125,14 +125,15 @@ class Fusing(Recipe, ABC):
         """Bytes that are needed, and how many weights can be fused at once."""
         weights, parents = fusible.weights, len(fusible.parents)
         sizes = {name: math.prod(shape) for name, shape in weights.shapes.items()}
-        largest = max((count for name, count in sizes.items() if fusible.changes(name)), default=0)
-        one = 4 * max(largest * (2 * parents + 8), 2 * max(sizes.values()))  # to fuse a weight; to copy one
+        times = {name: 2 * parents + 8 if fusible.changes(name) else 2 for name in sizes}  # held in fp32: fused, copied
+        heaviest = max(sizes, key=lambda name: sizes[name] * times[name])
+        one = 4 * sizes[heaviest] * times[heaviest]
         free = free_memory("cpu")
         workers = min(threads, (free - LIBRARIES) // one)
         if workers < 1:
             raise HardwareError(
-                f"about {size(LIBRARIES + one)} of memory needed for a weight of {largest:,} numbers and {parents} "
-                f"parents, {size(free)} free; take fewer parents, or a machine with more memory"
+                f"about {size(LIBRARIES + one)} of memory needed for a weight of {sizes[heaviest]:,} numbers and "
+                f"{parents} parents, {size(free)} free; take fewer parents, or a machine with more memory"
             )
         written = sum(BYTES[weights.kinds[name]] * math.prod(shape) for name, shape in weights.shapes.items())
         return {"memory": LIBRARIES + one * workers, "disk": SPARE + (written if self.output == "full" else 0)}, workers

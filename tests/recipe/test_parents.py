@@ -218,11 +218,9 @@ def test_a_factor_without_the_other(tmp_path, family):
 
 
 def test_what_is_only_copied_needs_no_memory_for_fusing(tmp_path, family, monkeypatch):
-    """The embedding, twice as large as any other weight here, is not among an adapter's layers; it would take 40."""
+    """The embedding, twice as large as any other weight here, is not among an adapter's layers."""
     largest = max(math.prod(entry.shape) for entry in entries(family["base"]).values())
-    monkeypatch.setattr(
-        "foundry.recipe.fusing.free_memory", lambda _: LIBRARIES + 24 * largest
-    )  # fusing it would take 40
+    monkeypatch.setattr("foundry.recipe.fusing.free_memory", lambda _: LIBRARIES + 24 * largest)  # 40 to fuse it
     words = ["model=local", f"model.name={family['base']}", "examine=none", "publish=none"]
     code, _, err = merge(tmp_path, *words, f"recipe.adapters=[{{path: {family['lora']}}}]")
     assert code == 0, err

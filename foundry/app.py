@@ -92,7 +92,7 @@ def prepare() -> None:
     """Keep tokenizers from warning whenever a process forks, and oneDNN from filling the memory with compiled code.
 
     oneDNN compiles a product for each shape that it meets, and it and torch keep 1,024 of them each. Packed batches are
-    of another length at every step, which came to 1.7 GiB in 200 steps of ORPO; 128 are more than a step has.
+    of another length at every step: 3.1 GiB were estimated for ORPO, 4.6 measured. 128 are more than a step has.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

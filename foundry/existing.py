@@ -92,9 +92,9 @@ class Existing:
         if own_base and self._made_from(base) is False:
             base = self._own_base()
         self._need_base(base)
-        return Checkpoint(self.folder, self.kind, base, {}, "", lot=self.lot, quantized=self._quantized(base))
+        return Checkpoint(self.folder, self.kind, base, {}, "", lot=self.lot, quantized=self.held(base))
 
-    def _quantized(self, base: BaseModel) -> str:
+    def held(self, base: BaseModel) -> str:
         """How the base was held while an adapter was trained, as its run's manifest and the base tell."""
         method = (_settings(self.root / _MANIFEST, resolve=False) or {}).get("method")
         adapter = method.get("adapter") if isinstance(method, Mapping) else None

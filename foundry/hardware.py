@@ -233,6 +233,24 @@ def enough_disk(folder: Path, disk: int) -> None:
         raise HardwareError(f"{folder.absolute()}: {size(disk)} needed on disk, {size(free)} free; free some space")
 
 
+def enough_memory(count: int, machine: Machine, what: str) -> None:
+    """See that so many bytes of memory are free on a machine.
+
+    Args:
+        count: How many.
+        machine: Which has them free, or not.
+        what: What they are for, as in `to open the base`.
+
+    Raises:
+        HardwareError: They are not.
+    """
+    if count > machine.memory:
+        raise HardwareError(
+            f"about {size(count)} of {machine.device} memory needed {what}, {size(machine.memory)} free; "
+            "take a smaller model or another node"
+        )
+
+
 def _fitting(needs: Needs, free: int) -> str:
     """The settings that would fit, at most three of them."""
     fit = [f"{overrides} ({size(count)})" for overrides, count in needs.smaller if count <= free][:3]

@@ -9,6 +9,7 @@ from typing import Any
 
 from foundry.errors import DataError, HardwareError
 from foundry.hardware import Machine
+from foundry.records import BaseModel
 from foundry.safety import check_model, read_json
 
 # On being imported, by accelerate even, it says that a faster kernel could be fetched from a hub.
@@ -18,6 +19,8 @@ getLogger("bitsandbytes").setLevel(ERROR)
 PACKAGE = "package://"
 STORED = "stored"
 """How a base is held whose files have 4-bit weights."""
+NF4 = 0.516
+"""Bytes a weight in NF4 with doubly quantised scales: 4 bits, and 8 bits for each 64 of them, and a little."""
 
 
 def quiet() -> None:
@@ -141,6 +144,19 @@ def _four_bit(base: Path, machine: Machine, quantize: str | None) -> dict[str, A
 def quantized(base: Path, quantize: str | None) -> str:
     """How a base's weights are held: as asked for, `STORED` where they have fewer bits themselves, empty if whole."""
     return STORED if read_config(base).get("quantization_config") is not None else quantize or ""
+
+
+def weight_bytes(base: BaseModel, machine: Machine, quantize: str | None = None) -> int:
+    """About how many bytes a base's weights take once `load_model` has opened it; no weight is read."""
+    wide = weights_dtype(machine).itemsize
+    held = quantized(base.path, quantize)
+    if held == STORED:
+        return sum((base.path / name).stat().st_size for name in base.files if name.endswith(".safetensors"))
+    if not held:
+        return int(wide * base.parameters)
+    config = read_config(base.path)
+    ends = config.get("vocab_size", 0) * config.get("hidden_size", 0) * (1 if config.get("tie_word_embeddings") else 2)
+    return int(wide * ends + NF4 * (base.parameters - ends))
 
 
 def need_bitsandbytes() -> None:

@@ -11,8 +11,9 @@ from foundry import Entry, app, console, outcome, tracking
 from foundry.compute import Compute
 from foundry.data import Source
 from foundry.examine import Examiner
-from foundry.hardware import enough_disk, forget_peak
+from foundry.hardware import enough_disk, enough_memory, forget_peak
 from foundry.lifecycle import Ending, Product, finish
+from foundry.loading import weight_bytes
 from foundry.model import ModelSource
 from foundry.package import Packager
 from foundry.publish import Publisher
@@ -87,7 +88,10 @@ def prepare(manifest: MergeManifest) -> Prepared:
     manifest.publish.check()
     base = manifest.model.fetch()
     manifest.package.check(base)
-    prepared = manifest.recipe.prepare(base, manifest.compute.machine())
+    machine = manifest.compute.machine()
+    prepared = manifest.recipe.prepare(base, machine)
+    if manifest.examine.examines:
+        enough_memory(weight_bytes(prepared.base, machine), machine, "to examine what is fused (or examine=none)")
     enough_disk(Path(), prepared.needs["disk"])
     return prepared
 

@@ -220,6 +220,13 @@ def test_a_dry_run_writes_nothing(trained, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_could_not_be_examined_is_not_fused(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("foundry.hardware.free_memory", lambda _: 10**6)
+    code, _, err = foundry(tmp_path, "merge", *TINY, adapters(*trained[1:]))
+    assert (code, err.count("\n"), "memory needed to examine what is fused" in err) == (3, 1, True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_api_is_the_same_machinery(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     manifest = package.compose(["model=tiny", adapters(*trained[1:]), *ALONE], "merge")

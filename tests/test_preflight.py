@@ -166,6 +166,19 @@ def test_preflight_stops_or_warns_where_memory_is_short(tmp_path):
         preflight(Needs({}), machine, strict=False, folder=tmp_path, disk=2**60)
 
 
+@pytest.mark.parametrize("held", ["", "nf4"])
+def test_an_opened_model_takes_the_bytes_that_are_counted_for_it(held):
+    from foundry.loading import load_model, weight_bytes
+
+    if held:
+        pytest.importorskip("bitsandbytes")
+    base, machine = TINY.fetch(), COMPUTE.machine()
+    weights = load_model(base.path, machine, quantize=held).parameters()
+    saved = 4 * base.parameters - sum(weight.nbytes for weight in weights)
+    assert (saved > 0) == bool(held)
+    assert 4 * base.parameters - weight_bytes(base, machine, held) == pytest.approx(saved, rel=0.02)
+
+
 def test_the_batch_is_one_of_the_longest_rows():
     long = {"prompt": [{"role": "user", "content": "why " * 200}], "completion": rows()[0]["completion"]}
     base, several = TINY.fetch(), [*rows(), long]

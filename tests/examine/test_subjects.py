@@ -74,6 +74,26 @@ def test_losses_are_those_that_the_library_counts(bases, machine, rows):
         assert total / count == pytest.approx(mean, rel=1e-4)
 
 
+def test_rows_with_much_to_count_are_taken_a_few_at_a_time(bases, machine, monkeypatch):
+    import foundry.examine.losses as module
+    from foundry.loading import load_model, load_tokenizer
+
+    model, tokenizer = load_model(bases[0].path, machine), load_tokenizer(bases[0].path)
+    rows = [{"text": "word " * words} for words in (1, 1, 1, 2, 30, 31, 60, 200)]
+    settings = {"max_length": 64, "batch_size": 3, "note": ""}
+    taken = []
+    model.register_forward_hook(lambda _model, _args, given: taken.append(tuple(given.logits.shape)))
+    whole = module.losses(model, tokenizer, rows, machine, **settings)
+    assert [shape[0] for shape in taken] == [3, 3, 2], "nothing but the number of rows limits them"
+
+    taken.clear()
+    monkeypatch.setattr(module, "LOGITS", 40 * 4 * model.config.vocab_size)
+    few = module.losses(model, tokenizer, rows, machine, **settings)
+    assert [shape[0] for shape in taken] == [3, 1, 1, 1, 1, 1], "at most 40 places, but for a row that has more"
+    assert [count for _, count in few] == [count for _, count in whole]
+    assert [total for total, _ in few] == pytest.approx([total for total, _ in whole], rel=1e-5)
+
+
 def test_loss_perplexity_and_forgetting_say_the_same_in_their_own_ways(bases, machine):
     base, other = bases
     metrics = {"loss": EvalLoss(), "perplexity": Perplexity(), "forgetting": Forgetting(data=Files(path="x"))}

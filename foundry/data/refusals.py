@@ -6,6 +6,7 @@ which is not imported. Nothing harmful is written: what is rejected is an openin
 
 import json
 import random
+from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,21 +75,33 @@ _REFUSALS: Mapping[str, Sequence[str]] = {
 }
 
 
-class Refusals(Source):
-    """Prompts to refuse, with a refusal chosen over an empty compliant opening, and harmless prompts the other way.
+class Drawn(Source, ABC):
+    """Rows about refusing, or a part of them; sources with the same settings hold the same prompts out.
 
     Attributes:
         benign_fraction: Share of harmless rows, whose answer is chosen over a refusal (0 to 1); without them a
             student learns to refuse everything.
         eval_fraction: Share of the rows held out (0 to 1).
         seed: Draws the wording, the harmless rows, the held-out ones and the order.
-        limit: Keep at most so many training rows.
-        answered: Further rows that are answered: each one's answer is chosen over a refusal. None are held out.
     """
 
     benign_fraction: float = Field(0.5, ge=0, lt=1)
     eval_fraction: float = Field(0.1, ge=0, lt=1)
     seed: int = Field(1, ge=0)
+
+    def whole(self) -> Dataset:
+        """The rows that `data=refusals` has with these settings."""
+        return Refusals(benign_fraction=self.benign_fraction, eval_fraction=self.eval_fraction, seed=self.seed).load()
+
+
+class Refusals(Drawn):
+    """Prompts to refuse, with a refusal chosen over an empty compliant opening, and harmless prompts the other way.
+
+    Attributes:
+        limit: Keep at most so many training rows.
+        answered: Further rows that are answered: each one's answer is chosen over a refusal. None are held out.
+    """
+
     limit: int | None = Field(None, ge=1)
     answered: Source | None = None
 

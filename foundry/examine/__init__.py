@@ -131,11 +131,13 @@ class Subject(Protocol):
     Attributes:
         folder: Its weights, or those of the base below its adapter.
         adapter: The adapter's folder, None for a model without one.
+        held: How the base's weights are held, as in a checkpoint's `quantized`.
         machine: What it is computed on.
     """
 
     folder: Path
     adapter: Path | None
+    held: str
     machine: Machine
 
     def answers(self, rows: Sequence[Row], *, max_new_tokens: int, batch_size: int, note: str) -> list[str]:

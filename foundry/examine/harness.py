@@ -19,6 +19,7 @@ from foundry import console
 from foundry.errors import ConfigError, DataError
 from foundry.examine import Metric, Score, Subject
 from foundry.examine.answered import mean
+from foundry.loading import STORED, load_model, quiet
 from foundry.records import Row
 
 PYTHON = "FOUNDRY_LM_EVAL"
@@ -120,7 +121,11 @@ class Harness(Metric):
         return sorted(map(_short, first), key=lambda one: int(one["doc_id"]))
 
     def _job(self, subject: Subject, folder: Path) -> dict[str, Any]:
-        model: dict[str, Any] = {"pretrained": str(subject.folder), "dtype": "float32"}
+        model: dict[str, Any] = {
+            "pretrained": str(_base(subject, folder)),
+            "tokenizer": str(subject.folder),
+            "dtype": "float32",
+        }
         if subject.machine.device != "cpu" and subject.machine.precision == "bf16":
             model["dtype"] = "bfloat16"
         if subject.adapter:
@@ -161,6 +166,15 @@ class Harness(Metric):
         """The question, its target, and what was answered or what each choice was given."""
         one = evidence[index]
         return str(one["question"]), str(one["target"]), str(one["answer"])
+
+
+def _base(subject: Subject, folder: Path) -> Path:
+    """The base as the subject holds it: lm_eval opens files, so that 4 bits made on loading are written for it."""
+    if subject.held in {"", STORED}:
+        return subject.folder
+    quiet()
+    load_model(subject.folder, subject.machine, quantize=subject.held).save_pretrained(folder / "base")
+    return folder / "base"
 
 
 def _python() -> str:

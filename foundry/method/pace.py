@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from foundry.compute import Compute
-from foundry.hardware import Machine, flops
+from foundry.hardware import Machine
 from foundry.method.kept import totals
+from foundry.method.timing import seconds
 from foundry.ranks import world
 from foundry.records import BaseModel
 
@@ -16,23 +17,25 @@ if TYPE_CHECKING:
 
     from foundry.method.tuning import Tuning
 
-_REACHED = 0.5
-"""Share of a bare matrix product's speed that training reaches; 0.4 to 0.7 were seen."""
-
 
 def plan(method: "Tuning", made: "Dataset", base: BaseModel, compute: Compute, machine: Machine | None) -> str:
     """Count what the steps will see; the time is left out where there is no machine to time."""
     effective = compute.batch_size * compute.grad_accum * world()
     steps = planned_steps(len(made), compute, method.epochs, method.max_steps)
     rounds = steps * effective / len(made)
-    tokens, trained = (round(rounds * count) for count in totals(made))
+    counted, learnt = totals(made)
+    tokens, trained = rounds * counted, rounds * learnt
     parts = f"{compute.batch_size} × {compute.grad_accum}" + (f" × {world()} processes" if world() > 1 else "")
     line = (
         f"{effective} rows a step ({parts}) · {steps:,} steps, {rounds:,.2f} epochs"
-        f" · about {tokens:,} tokens, {trained:,} of them trained"
+        f" · about {tokens:,.0f} tokens, {trained:,.0f} of them trained"
     )
     if machine is not None:
-        line += f" · about {_spoken(_work(method, base) * tokens / (_REACHED * flops(machine)))} on {machine.device}"
+        sides = 2 if method.pairs else 1
+        twice = (tokens - trained) / 2 if method.pairs and method.packing else 0  # a packed pair's prompt is read once
+        rows, length = compute.batch_size * sides, math.ceil(counted / (sides * len(made)))
+        taken = seconds(method, base, machine, rows, length, (tokens - twice) / world(), trained / world())
+        line += f" · about {_spoken(taken)} on {machine.device}"
     return line
 
 
@@ -54,15 +57,7 @@ def planned_steps(rows: int, compute: Compute, epochs: float, max_steps: int) ->
     return max_steps if max_steps > 0 else math.ceil(epochs * max(math.ceil(batches / compute.grad_accum), 1))
 
 
-def _work(method: "Tuning", base: BaseModel) -> float:
-    """Operations a token: forward and backward, without the weights' gradients where they are frozen."""
-    passes = 6.0 if method.adapter is None else 4.0
-    passes += 2.0 if method.allow_gradient_checkpointing else 0.0
-    passes += 2.0 if method.referenced else 0.0
-    return passes * base.parameters
-
-
-def _spoken(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _spoken(count: float) -> str:
+    if count < 90:
+        return f"{count:.0f} s"
+    return f"{count / 60:.0f} min" if count < 5400 else f"{count / 3600:.1f} h"

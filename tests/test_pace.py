@@ -1,6 +1,7 @@
 """What a dry run says of the rows: how long they are, read once with a tokenizer that is opened once."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -83,9 +84,10 @@ def test_the_time_is_that_of_a_block_as_the_method_trains_it(monkeypatch, method
         return 1e-6, 3e-6
 
     monkeypatch.setattr(timing, "_passes", passes)
+    assert timing._head(shape, machine) > 0
+    monkeypatch.setattr(timing, "_head", lambda *_: 5e-6)
     found = timing.seconds(method, base, machine, 8, 40, 1000, 100)
-    head = shape.vocabulary * shape.hidden / shape.linear_weights
-    assert found == pytest.approx(shape.layers * (3e-6 + forward_again * 1e-6) * (1000 + 100 * head))
+    assert found == pytest.approx(1.4 * (shape.layers * (3e-6 + forward_again * 1e-6) * 1000 + 100 * 5e-6))
 
     (block,) = blocks
     trained = sum(weight.numel() for weight in block.parameters() if weight.requires_grad)
@@ -93,6 +95,17 @@ def test_the_time_is_that_of_a_block_as_the_method_trains_it(monkeypatch, method
     assert trained == (shape.adapter_weights(method.adapter) / shape.layers if method.adapter else every)
     four_bit = any(type(layer).__name__ == "Linear4bit" for layer in block.modules())
     assert four_bit == bool(method.adapter and method.adapter.quantize)
+
+
+def test_a_block_of_a_base_that_lists_its_layers_is_timed(tmp_path):
+    from transformers import Qwen3Config
+
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Qwen3Config(**sizes, num_hidden_layers=3, vocab_size=100)
+    assert len(config.layer_types) == 3
+    config.save_pretrained(tmp_path)
+    base = replace(TINY.fetch(), path=tmp_path)
+    assert timing.seconds(SFT(), base, Compute(device="cpu").machine(), 2, 10, 1000, 100) > 0
 
 
 def test_a_dry_run_opens_the_tokenizer_once_and_writes_each_row_once(tmp_path, monkeypatch, capsys):
@@ -120,9 +133,11 @@ def test_a_dry_run_opens_the_tokenizer_once_and_writes_each_row_once(tmp_path, m
     words = ["model=tiny", "data=files", "data.path=rows.jsonl", "data.eval_fraction=0.1", "prune=none", "dry_run=true"]
     assert main(["train", *words, "examine=none", "publish=none", "method.max_length=64", "compute.backend=peft"]) == 0
     assert len(opened) == 1
+    told = capsys.readouterr().out
+    assert " s on cpu" in " ".join(told.split())
     longest, both = 64, 2  # the estimate looks at the longest rows by themselves; a prompt and the whole conversation
     assert len(written) == both * (90 + longest)
-    counts = [line.split() for line in capsys.readouterr().out.splitlines() if "█" in line]
+    counts = [line.split() for line in told.splitlines() if "█" in line]
     bounds = [tuple(map(int, row[0].split("–"))) for row in counts]
     assert sum(int(row[1]) for row in counts) == 90
     assert bounds[-1] == (33, 64), "no row is longer than what is trained of it"

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from foundry.compute import Compute
@@ -34,8 +35,9 @@ def plan(method: "Tuning", made: "Dataset", base: BaseModel, compute: Compute, m
         sides = 2 if method.pairs else 1
         twice = (tokens - trained) / 2 if method.pairs and method.packing else 0  # a packed pair's prompt is read once
         rows, length = compute.batch_size * sides, math.ceil(counted / (sides * len(made)))
-        taken = seconds(method, base, machine, rows, length, (tokens - twice) / world(), trained / world())
-        line += f" · about {_spoken(taken)} on {machine.device}"
+        with suppress(Exception):  # a block that cannot be made by itself must not cost the job
+            taken = seconds(method, base, machine, rows, length, (tokens - twice) / world(), trained / world())
+            line += f" · about {_spoken(taken)} on {machine.device}"
     return line
 
 

@@ -75,7 +75,7 @@ def masks(name, seed, shape, densities):
     """What DARE drops: a generator for the weight, seeded by its name, draws for one parent after the other."""
     number = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") >> 1
     generator = torch.Generator().manual_seed(number)
-    return [(torch.rand(shape, generator=generator) < share).float().numpy() for share in densities]
+    return [torch.bernoulli(torch.full(shape, share), generator=generator).numpy() for share in densities]
 
 
 def dare_ties(name, base, parents, weights, densities, seed):

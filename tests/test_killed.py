@@ -44,7 +44,7 @@ def work(run_dir, resume):
 
     gc.freeze()  # the trainer collects garbage, and would look through all of torch each time
     torch.set_num_threads(1)
-    compute = Compute(device="cpu", precision="fp32", batch_size=2, grad_accum=2, seed=3, threads=1)
+    compute = Compute(device="cpu", precision="fp32", batch_size=2, grad_accum=2, seed=3, threads=1, backend="peft")
     method = ORPO(
         max_steps=STEPS, logging_steps=1, save_steps=3, learning_rate=1e-3, adapter=Adapter(rank=4, dropout=0.1)
     )

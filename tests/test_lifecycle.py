@@ -193,6 +193,7 @@ def test_a_killed_job_is_marked_and_the_same_command_succeeds(tmp_path):
     assert not list(tmp_path.glob("outputs/registry/*/.incoming*"))
 
 
+@pytest.mark.slow
 def test_an_installed_package_finds_its_config_from_an_empty_folder(tmp_path):
     """What lies in the checkout beside the package must lie in the package when it is installed."""
     from foundry.config import CONF

@@ -138,6 +138,7 @@ def test_transformers_loads_what_was_fused(merged):
     assert model(ids).logits.isfinite().all()
 
 
+@pytest.mark.slow
 def test_its_manifest_makes_the_same_bytes_again_in_another_process_with_other_threads(merged):
     folder, run_dir, _ = merged
     words = [f"manifest={run_dir}/manifest.yaml", "job_id=again", *ALONE]

@@ -18,7 +18,7 @@ from foundry.method.tokens import MASKED
 from foundry.model.tiny import Tiny
 from foundry.records import Pruned
 
-COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3)
+COMPUTE = Compute(device="cpu", precision="fp32", batch_size=4, seed=3, backend="peft")
 ROWS = [
     {
         "prompt": [{"role": "user", "content": f"Is {number} even{' or is it not' * (number * 7 % 11)}?"}],

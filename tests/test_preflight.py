@@ -179,6 +179,23 @@ def test_an_opened_model_takes_the_bytes_that_are_counted_for_it(held):
     assert 4 * base.parameters - weight_bytes(base, machine, held) == pytest.approx(saved, rel=0.02)
 
 
+@pytest.mark.parametrize("held", [None, "nf4"])
+def test_a_student_that_is_examined_takes_what_its_base_was_held_in(tmp_path, held):
+    from safetensors.numpy import save_file
+
+    from foundry.loading import weight_bytes
+    from foundry.method.none import Untrained
+
+    (tmp_path / "adapter_config.json").write_text("{}")
+    save_file({}, tmp_path / "adapter_model.safetensors")
+    settings = {"method": {"adapter": {"quantize": held}}}
+    (tmp_path / "manifest.yaml").write_text(json.dumps(settings))
+    base, machine = TINY.fetch(), COMPUTE.machine()
+    (found,) = Untrained(path=str(tmp_path)).estimate(PRUNED, base, COMPUTE, machine).terms.values()
+    assert found == weight_bytes(base, machine, held)
+    assert (found < 4 * base.parameters) == bool(held)
+
+
 def test_the_batch_is_one_of_the_longest_rows():
     long = {"prompt": [{"role": "user", "content": "why " * 200}], "completion": rows()[0]["completion"]}
     base, several = TINY.fetch(), [*rows(), long]

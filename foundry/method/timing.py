@@ -37,6 +37,12 @@ def seconds(
         length: Tokens of a row.
         tokens: Tokens that go through the blocks in all.
         trained: How many of them are learnt.
+
+    Returns:
+        Seconds, without the opening of the model.
+
+    Raises:
+        DataError: The base's config.json tells no sizes, or transformers cannot open one block of it.
     """
     quiet()
     shape = Architecture.of(read_config(base.path))
